@@ -1,0 +1,170 @@
+"""What a probe is: a declaration, not a program.
+
+The engine in `signals/` compiles it once at start; the documentation is generated from it. Columns named here are
+members of the probe's C struct (head members included) or columns that `prepare` or an enricher added to the batch.
+An attribute whose value is unknown is left out, by rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from otelbpf.batch import Batch
+    from otelbpf.signals.names import AttributeName, EventName, MetricName
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """An attribute that is the same on every record."""
+
+    name: AttributeName
+    value: str | int | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A numeric column. *scale* makes it a double (``value * scale``); a row whose value is *absent* leaves it out."""
+
+    name: AttributeName
+    column: str
+    scale: float | None = None
+    absent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A small integer column as text; a value that is not among *values* leaves the attribute out."""
+
+    name: AttributeName
+    column: str
+    values: Mapping[int, str | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Hex:
+    """A column of fixed bytes (dtype V or S, or uint8 of shape (rows, width)) as lower-case hex text."""
+
+    name: AttributeName
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the thing in a Categorical column: those of *names* that its Facts hold."""
+
+    column: str
+    names: tuple[AttributeName, ...]
+
+
+Attribute = Constant | Number | Choice | Hex | Known
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A log record a row. *when* and *failed* are boolean columns; a failed row is WARN, else *severity*.
+
+    *body* gives one readable line a row. *trace_id* is a column of 16 bytes a row. *role* names the `logs` setting
+    that decides whether it is made (`all`, `failed`, `off`, slower than a time in *duration*, a column in ns).
+    """
+
+    name: EventName
+    attributes: tuple[Attribute, ...]
+    body: Callable[[Batch], Iterable[str]]
+    setting: str
+    when: str | None = None
+    failed: str | None = None
+    error: str | None = None
+    duration_ns: str | None = None
+    trace_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """Adds up *column* (None: counts rows) by the attributes *by*; integers, monotonic."""
+
+    name: MetricName
+    column: str | None
+    by: tuple[Attribute, ...]
+    when: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Distributes ``column * scale``; the bounds belong to the name."""
+
+    name: MetricName
+    column: str
+    scale: float
+    by: tuple[Attribute, ...]
+    when: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How many there are now, counted afresh from each snapshot: an UpDownCounter that cannot drift."""
+
+    name: MetricName
+    by: tuple[Attribute, ...]
+    when: str | None = None
+
+
+Metric = Counter | Histogram | Level
+
+
+class Prepare(Protocol):
+    """Turns raw rows into columns, where a declaration cannot say it. May keep bounded state. One per running probe."""
+
+    undecodable: int
+    """Rows that could not be understood so far; they are dropped from the batch that is returned."""
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with its columns added; never raises for what is in the rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way for a probe to get its signal: the programs it loads and attaches, and what it lacks."""
+
+    name: str
+    programs: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    """Programs whose absence loses one detail only; *lost* says which."""
+    lost: Mapping[str, str] = field(default_factory=dict)
+    """Program → what is not seen without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Everything the agent needs to know about one source of events; `NAME.bpf.c` is its other half."""
+
+    name: str
+    struct: str
+    scope: str
+    summary: str
+    ways: tuple[Way, ...]
+    prepare: Callable[[Any], Prepare]
+    """Takes the whole Config; called once when the probe starts."""
+    constants: Callable[[Any], Mapping[str, int]]
+    """Takes the whole Config; gives the values of the object's `const volatile` knobs."""
+    events: tuple[Event, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    adopt: str | None = None
+    """An iterator program run once after attaching (what exists already)."""
+    snapshot: str | None = None
+    """An iterator program run each metrics interval; its output is an array of the same struct."""
+    snapshot_map: str | None = None
+    sweep: str | None = None
+    """A `syscall` program run each second (what has timed out)."""
+    map_sizes: Callable[[Any], Mapping[str, int]] = field(default=lambda _config: {})
+
+
+def mask(batch: Batch, column: str | None) -> NDArray[np.bool_] | slice:
+    """The rows for which the boolean *column* holds; all of them when it is None."""
+    return slice(None) if column is None else batch.number(column)

@@ -1,0 +1,244 @@
+"""Every setting with its type, default, range and one line of meaning.
+
+This is the only place where a setting is written: reading, errors, `config/otelbpf.yaml`, `docs/configuration.md` and
+the JSON schema all follow from these classes. Durations are seconds, sizes bytes. Where the collector has a setting of
+the same meaning, the name is the collector's.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+MIB = 2**20
+
+
+def says(description: str, **limits: Any) -> Meta:
+    """What a setting means, in one line; *limits* are msgspec's (ge, le, min_length)."""
+    return Meta(description=description, **limits)
+
+
+def _quantity(name: str) -> Meta:
+    return Meta(extra={"quantity": name})
+
+
+Duration = Annotated[float, _quantity("duration")]
+Size = Annotated[int, _quantity("size")]
+RingSize = Annotated[int, _quantity("ring size"), Meta(ge=4096, le=1024 * MIB)]
+"""Rounded up to a power of two on reading."""
+Network = Annotated[str, _quantity("network")]
+Secret = Annotated[str, _quantity("secret")]
+"""Hidden wherever settings are shown."""
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Signal = Literal["logs", "metrics", "traces"]
+AttributeValue = str | int | float | bool | list[str]
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A group of settings; nothing in it changes after it was read."""
+
+
+class TcpConnection(Settings):
+    enabled: Annotated[bool, says("Watch TCP connections.")] = True
+    ring_size: Annotated[RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")] = (
+        2 * MIB
+    )
+    max_tracked: Annotated[
+        int, says("Living connections whose counters are kept between two snapshots.", ge=1024, le=2**22)
+    ] = 65536
+
+
+class DnsLookup(Settings):
+    enabled: Annotated[bool, says("Watch DNS lookups.")] = True
+    ring_size: Annotated[RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")] = (
+        4 * MIB
+    )
+    ports: Annotated[
+        tuple[Port, ...], says("Ports on which DNS is spoken, over UDP and TCP.", min_length=1, max_length=16)
+    ] = (53,)
+    timeout: Annotated[Duration, says("A lookup without an answer for so long is a timeout.", ge=0.1, le=60)] = 5.0
+    max_pending: Annotated[
+        int, says("Lookups that may wait for their answer at one time, on the whole node.", ge=64, le=2**20)
+    ] = 16384
+
+
+class Process(Settings):
+    enabled: Annotated[bool, says("Watch processes start and end.")] = True
+    ring_size: Annotated[RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")] = (
+        1 * MIB
+    )
+
+
+class Probes(Settings):
+    tcp_connection: Annotated[TcpConnection, says("TCP connections: who, to whom, how much, how it ended.")] = (
+        TcpConnection()
+    )
+    dns_lookup: Annotated[DnsLookup, says("DNS lookups: who asked what, the answer, how long it took.")] = DnsLookup()
+    process: Annotated[Process, says("Processes: what was started by whom, how it ended.")] = Process()
+
+
+class Globs(Settings):
+    include: Annotated[
+        tuple[str, ...], says("Only these cgroups, by path with * and ?, such as /system.slice/*; empty: all.")
+    ] = ()
+    exclude: Annotated[tuple[str, ...], says("Never these cgroups.")] = ()
+
+
+class Ports(Settings):
+    include: Annotated[tuple[Port, ...], says("Only connections with one of these ports at either end; empty: all.")] = ()
+    exclude: Annotated[tuple[Port, ...], says("Never connections with one of these ports.")] = ()
+
+
+class Addresses(Settings):
+    include: Annotated[
+        tuple[Network, ...], says("Only connections to these addresses, such as 10.0.0.0/8; empty: all.")
+    ] = ()
+    exclude: Annotated[tuple[Network, ...], says("Never connections to these addresses.")] = ()
+
+
+class Filters(Settings):
+    exclude_self: Annotated[bool, says("Leave out what the agent itself does.")] = True
+    cgroups: Annotated[Globs, says("By cgroup of the process.")] = Globs()
+    ports: Annotated[Ports, says("By port, local or remote.")] = Ports()
+    addresses: Annotated[Addresses, says("By address of the other end.")] = Addresses()
+
+
+class Attributes(Settings):
+    legacy: Annotated[
+        Literal["dup", "off"], says("dup: write net.peer.* and net.transport too, which older dashboards know; off: do not.")
+    ] = "dup"
+
+
+class Metrics(Settings):
+    interval: Annotated[Duration, says("Time between two exports.", ge=1, le=3600)] = 15.0
+    max_series: Annotated[int, says("Series of one metric; what is beyond is summed as overflow.", ge=1, le=10**7)] = 5000
+    series_ttl: Annotated[Duration, says("A series without news for so long is forgotten.", ge=1, le=86400)] = 300.0
+    temporality: Annotated[
+        Literal["cumulative", "delta"], says("cumulative: totals since the start; delta: since the last export.")
+    ] = "cumulative"
+
+
+class Slow(Settings):
+    slow: Annotated[Duration, says("Records of what failed, or took at least so long.", ge=0)]
+
+
+LogPolicy = Literal["all", "failed", "off"] | Slow
+
+
+class Logs(Settings):
+    tcp_connection: Annotated[LogPolicy, says("Records of TCP connections: all, failed, off, or {slow: 100ms}.")] = "all"
+    dns_lookup: Annotated[LogPolicy, says("Records of lookups that processes here made.")] = "all"
+    dns_server: Annotated[LogPolicy, says("Records of lookups that a DNS server here answered.")] = "off"
+    process: Annotated[LogPolicy, says("Records of starts and ends of processes; slow: that ran at least so long.")] = "all"
+    event_name_attribute: Annotated[
+        bool, says("Repeat the event's name as attribute otel.event.name, for stores that drop the field.")
+    ] = True
+
+
+class ConnectionId(Settings):
+    key: Annotated[Secret, says("Secret of the connection id; the same on every node, so that both ends agree.")] = ""
+
+
+class Resource(Settings):
+    attributes: Annotated[
+        dict[str, AttributeValue], says("Attributes of everything observed, such as deployment.environment.name.")
+    ] = {}
+
+
+class Tls(Settings):
+    insecure: Annotated[bool, says("true: plain text, without TLS.")] = False
+    ca_file: Annotated[str, says("Certificates of the authorities to trust; empty: the system's.")] = ""
+    cert_file: Annotated[str, says("Our own certificate, for a server that asks for one.")] = ""
+    key_file: Annotated[str, says("The key of our own certificate.")] = ""
+    server_name_override: Annotated[str, says("The name the server's certificate must bear; empty: the endpoint's.")] = ""
+
+
+class Retry(Settings):
+    enabled: Annotated[bool, says("Try again after a failure that may pass.")] = True
+    initial_interval: Annotated[Duration, says("Wait before the first retry.", ge=0.001, le=3600)] = 5.0
+    randomization_factor: Annotated[float, says("Share by which a wait varies at random.", ge=0, le=1)] = 0.5
+    multiplier: Annotated[float, says("Growth of the wait from one retry to the next.", ge=1, le=100)] = 1.5
+    max_interval: Annotated[Duration, says("Longest wait between two retries.", ge=0.001, le=3600)] = 30.0
+    max_elapsed_time: Annotated[
+        Duration, says("A request older than that is given up and counted; 0: never.", ge=0, le=86400)
+    ] = 300.0
+
+
+class SendingQueue(Settings):
+    max_bytes: Annotated[
+        Size, says("Encoded requests that may wait, of each signal; the oldest is dropped and counted.", ge=4 * MIB)
+    ] = 32 * MIB
+
+
+class Exporter(Settings):
+    """What all exporters have."""
+
+    signals: Annotated[
+        tuple[Signal, ...], says("What is sent there, as the collector's pipelines say it.", min_length=1)
+    ] = ("logs", "metrics", "traces")
+
+
+class Otlp(Exporter):
+    """What both transports of OTLP have."""
+
+    tls: Annotated[Tls, says("TLS; an endpoint with http:// is plain text.")] = Tls()
+    headers: Annotated[dict[str, Secret], says("Headers of every request.")] = {}
+    compression: Annotated[
+        Literal["none", "gzip"], says("none costs no CPU time and suits a collector on the node; gzip saves the network.")
+    ] = "none"
+    retry_on_failure: Annotated[Retry, says("What happens when the peer is away.")] = Retry()
+    sending_queue: Annotated[SendingQueue, says("What may wait for the peer.")] = SendingQueue()
+
+
+class OtlpGrpc(Otlp, kw_only=True, tag="otlp_grpc"):
+    endpoint: Annotated[str, says("Where to send, such as collector:4317 or http://127.0.0.1:4317.", min_length=1)]
+    timeout: Annotated[Duration, says("A request without an answer for so long has failed.", ge=0.1, le=600)] = 5.0
+
+
+class OtlpHttp(Otlp, kw_only=True, tag="otlp_http"):
+    endpoint: Annotated[str, says("Where to send; /v1/logs and so on are added, such as https://collector:4318.")] = ""
+    logs_endpoint: Annotated[str, says("The whole URL for log records; empty: endpoint with /v1/logs.")] = ""
+    metrics_endpoint: Annotated[str, says("The whole URL for metrics; empty: endpoint with /v1/metrics.")] = ""
+    traces_endpoint: Annotated[str, says("The whole URL for spans; empty: endpoint with /v1/traces.")] = ""
+    timeout: Annotated[Duration, says("A request without an answer for so long has failed.", ge=0.1, le=600)] = 30.0
+
+
+class Console(Exporter, tag="console"):
+    """One readable line an event on stdout."""
+
+    signals: Annotated[tuple[Signal, ...], says("What is shown.", min_length=1)] = ("logs",)
+
+
+EXPORTERS: dict[str, type[OtlpGrpc] | type[OtlpHttp] | type[Console]] = {
+    "otlp_grpc": OtlpGrpc,
+    "otlp_http": OtlpHttp,
+    "console": Console,
+}
+OLDER_NAMES = {"otlp": "otlp_grpc", "otlphttp": "otlp_http"}
+"""Names that collectors used before, and that files still hold."""
+
+
+class Telemetry(Settings):
+    enabled: Annotated[bool, says("Send the agent's own metrics and events to the same endpoint.")] = True
+    interval: Annotated[Duration, says("Time between two exports.", ge=1, le=3600)] = 15.0
+
+
+class Config(Settings):
+    """The whole of it; `Config()` is what an empty file gives, before the standard variables are looked at."""
+
+    probes: Annotated[Probes, says("What is watched.")] = Probes()
+    filters: Annotated[Filters, says("What is left out; decided in the kernel where it can be.")] = Filters()
+    attributes: Annotated[Attributes, says("How attributes are written.")] = Attributes()
+    metrics: Annotated[Metrics, says("Metrics: made from every event.")] = Metrics()
+    logs: Annotated[
+        Logs, says("Log records: all, failed, off, or {slow: 100ms} = failed or slower.")
+    ] = Logs()
+    connection_id: Annotated[ConnectionId, says("What both ends of a connection have in common.")] = ConnectionId()
+    resource: Annotated[Resource, says("What is known of everything here.")] = Resource()
+    exporters: Annotated[
+        dict[str, OtlpGrpc | OtlpHttp | Console],
+        says("Where it goes: otlp_grpc, otlp_http, console, each also as type/name. Empty: OTLP to the endpoint that "
+             "OTEL_EXPORTER_OTLP_ENDPOINT names, else console."),
+    ] = {}
+    telemetry: Annotated[Telemetry, says("The agent's signals about itself.")] = Telemetry()
+    shutdown_timeout: Annotated[Duration, says("Longest time to send what is left when stopping.", ge=0, le=600)] = 5.0

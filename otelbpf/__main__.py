@@ -1,0 +1,5 @@
+"""`python -m otelbpf` is `otelbpf`."""
+
+from otelbpf.cli import main
+
+main()

@@ -1,0 +1,181 @@
+"""The command line: the only file that exits the process.
+
+Exit codes: 0 done (check: all well) · 1 an error with one sentence (check: something degraded) · 2 cannot run, or a
+wrong command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from otelbpf import __version__
+from otelbpf.errors import CannotRun, ConfigError, OtelbpfError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otelbpf.config import Config
+
+INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs one command and exits."""
+    options = _parser().parse_args(arguments)
+    try:
+        code = options.command(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
+        code = 0
+    except (CannotRun, ConfigError) as error:
+        code = _refuse(error, 2)
+    except OtelbpfError as error:
+        code = _refuse(error, 1)
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def _refuse(error: Exception, code: int) -> int:
+    for line in str(error).splitlines():
+        print(f"otelbpf: {line}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="otelbpf", description="eBPF to OpenTelemetry: TCP connections, DNS lookups and processes of this node."
+    )
+    parser.add_argument("--version", action="version", version=f"otelbpf {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = _command(commands, "run", _run, "watch this node and export what is seen")
+    _configurable(run)
+    run.add_argument("--for", dest="seconds", type=_duration, metavar="10s", help="stop after this time")
+    run.add_argument("--record", type=Path, metavar="FILE", help="also write the kernel's bytes to FILE, for replay")
+
+    check = _command(commands, "check", _check, "say what works on this node, what does not, and why")
+    _configurable(check)
+    check.add_argument("--json", action="store_true", help="the report as JSON")
+
+    config = _command(commands, "config", None, "validate, print or describe the configuration")
+    actions = config.add_subparsers(required=True, metavar="ACTION")
+    for name, action, text in (
+        ("validate", _config_validate, "exit 0 when the configuration is good"),
+        ("print", _config_print, "the effective configuration, secrets hidden"),
+        ("schema", _config_schema, "the JSON Schema of the configuration"),
+    ):
+        _configurable(_command(actions, name, action, text))
+
+    replay = _command(commands, "replay", _replay, "take a recording through the whole line, without root")
+    replay.add_argument("file", type=Path, metavar="FILE")
+    _configurable(replay)
+
+    _command(commands, "probes", _probes, "the probes, their signals, attributes and cost")
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, action: object, text: str) -> argparse.ArgumentParser:  # type: ignore[type-arg]  # argparse's own class is generic in the stubs only
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    if action is not None:
+        parser.set_defaults(command=action)
+    return parser
+
+
+def _configurable(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="the configuration file")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="set one key; may be repeated"
+    )
+
+
+def _duration(text: str) -> float:
+    from otelbpf.config import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _load(options: argparse.Namespace) -> Config:
+    from otelbpf import config
+
+    return config.load(options.config, options.overrides, os.environ)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from otelbpf import agent
+
+    config = _load(options)
+    ending = threading.Event()
+    _end_on_signals(ending)
+    for line in agent.run(config, ending, seconds=options.seconds, record=options.record):
+        print(line, file=sys.stderr, flush=True)
+    return 0
+
+
+def _end_on_signals(ending: threading.Event) -> None:
+    """The first SIGTERM or SIGINT ends the agent in order, a second one at once."""
+
+    def end(number: int, _frame: object) -> None:
+        if ending.is_set():
+            os._exit(128 + number)
+        ending.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from otelbpf import doctor
+
+    report = doctor.report(_load(options))
+    print(doctor.as_json(report) if options.json else doctor.as_text(report))
+    return report.exit_code
+
+
+def _config_validate(options: argparse.Namespace) -> int:
+    _load(options)
+    print(f"{options.config or 'the defaults'}: valid")
+    return 0
+
+
+def _config_print(options: argparse.Namespace) -> int:
+    from otelbpf import config
+
+    sys.stdout.write(config.render(_load(options)))
+    return 0
+
+
+def _config_schema(_options: argparse.Namespace) -> int:
+    import json
+
+    from otelbpf import config
+
+    print(json.dumps(config.schema(), indent=2))
+    return 0
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from otelbpf import replay
+
+    config = _load(options)
+    for line in replay.replay(options.file, config):
+        print(line, file=sys.stderr, flush=True)
+    return 0
+
+
+def _probes(_options: argparse.Namespace) -> int:
+    from otelbpf.probes import PROBES
+    from otelbpf.signals import document
+
+    print(document.probes(PROBES))
+    return 0

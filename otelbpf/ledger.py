@@ -1,0 +1,78 @@
+"""The ledger: every event and every record ends in exactly one term, or the books do not balance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+
+@dataclass(slots=True)
+class EventLedger:
+    """The events of one probe: what the kernel saw, and what became of it."""
+
+    seen: int = 0
+    processed: int = 0
+    filtered: int = 0
+    throttled: int = 0
+    undecodable: int = 0
+    pending: int = 0
+    lost: dict[str, int] = field(default_factory=dict)
+    """Reason → events."""
+
+    @property
+    def accounted(self) -> int:
+        """The sum of all terms: equals *seen* when nothing went missing in silence."""
+        return (
+            self.processed + self.filtered + self.throttled + self.undecodable + self.pending + sum(self.lost.values())
+        )
+
+    @property
+    def balanced(self) -> bool:
+        return self.seen == self.accounted
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLedger:
+    """The records of one signal at one exporter."""
+
+    exporter: str
+    signal: str
+    made: int
+    accepted: int
+    rejected: int
+    queued: int
+    dropped: Mapping[str, int]
+
+    @property
+    def balanced(self) -> bool:
+        return self.made == self.accepted + self.rejected + self.queued + sum(self.dropped.values())
+
+
+EVENT_TERMS = ("seen", "processed", "filtered", "throttled", "lost", "undecodable", "pending")
+RECORD_TERMS = ("made", "accepted", "rejected", "dropped", "queued")
+
+
+def summary(seconds: float, events: Mapping[str, EventLedger], records: Iterable[RecordLedger]) -> Iterator[str]:
+    """The lines that `run` prints when it ends: both ledgers, each row with its verdict."""
+    yield f"summary: {seconds:.1f} s"
+    yield _row("events", EVENT_TERMS, "")
+    for probe, ledger in events.items():
+        numbers = [sum(ledger.lost.values()) if term == "lost" else getattr(ledger, term) for term in EVENT_TERMS]
+        yield _row(probe, numbers, _verdict(ledger.balanced, ledger.lost))
+    yield _row("records", RECORD_TERMS, "")
+    for record in records:
+        numbers = [sum(record.dropped.values()) if term == "dropped" else getattr(record, term) for term in RECORD_TERMS]
+        yield _row(f"{record.exporter} {record.signal}", numbers, _verdict(record.balanced, record.dropped))
+
+
+def _row(title: str, cells: Iterable[object], note: str) -> str:
+    return (f"{title:<24}" + "".join(f"{cell!s:>13}" for cell in cells) + f"  {note}").rstrip()
+
+
+def _verdict(balanced: bool, losses: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{reason} {count}" for reason, count in losses.items() if count)
+    verdict = "balanced" if balanced else "DOES NOT BALANCE"
+    return f"{verdict} ({reasons})" if reasons else verdict

@@ -1,0 +1,168 @@
+"""The process thread: takes what the drain brought, and carries it through prepare, enrich and signals to export.
+
+Everything that happens between the ring and OTLP happens in `Line.carry`, in order, on batches. It knows neither
+where the rows come from (a ring, an iterator, a recording) nor where the requests go.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from otelbpf.batch import Batch
+from otelbpf.ledger import EventLedger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from otelbpf.enrich import Enrichment
+    from otelbpf.export.request import Request
+    from otelbpf.probes.probe import Prepare, Probe
+    from otelbpf.signals.logs import Logs
+    from otelbpf.signals.metrics import Metrics
+
+
+@dataclass(slots=True)
+class Source:
+    """One probe as the line sees it: its declaration, its own preparation, and what it has carried so far."""
+
+    probe: Probe
+    prepare: Prepare
+    processed: int = 0
+
+
+@dataclass(slots=True)
+class Rows:
+    """Raw rows of one source, as they came."""
+
+    source: Source
+    rows: NDArray[np.void]
+    snapshot: bool = False
+
+
+@dataclass(slots=True)
+class Line:
+    """prepare → enrich → signals → export, for all rows of one tick."""
+
+    enrichment: Enrichment
+    logs: Logs
+    metrics: Metrics
+    export: Callable[[Request], None]
+    sources: Sequence[Source]
+
+    def carry(self, arrived: Iterable[Rows], clock_offset_ns: int) -> None:
+        """Takes the rows of one tick the whole way.
+
+        What teaches (DNS answers, executions, cgroups) is learnt from all batches before any is enriched: probes
+        have rings of their own, so a connection may be read before the lookup that named its peer.
+        """
+        batches = [self._prepared(part, clock_offset_ns) for part in arrived if len(part.rows)]
+        self.enrichment.learn(batches)
+        for batch in batches:
+            enriched = self.enrichment.enrich(batch)
+            self.metrics.update(enriched)
+            for request in self.logs.encode(enriched):
+                self.export(request)
+
+    def collect(self, now_ns: int) -> None:
+        """Sends the metrics as they stand at *now_ns* (Unix time)."""
+        for request in self.metrics.collect(now_ns):
+            self.export(request)
+
+    def _prepared(self, part: Rows, clock_offset_ns: int) -> Batch:
+        source = part.source
+        batch = source.prepare(Batch(source.probe.name, part.rows, clock_offset_ns, snapshot=part.snapshot))
+        if not part.snapshot:
+            source.processed += len(batch)
+        return batch
+
+
+@dataclass(slots=True)
+class Timer:
+    """Something that is due again and again; a late tick is not made up for."""
+
+    interval_s: float
+    action: Callable[[], None]
+    due: float = field(default=0.0)
+
+    def run_if_due(self, now: float) -> None:
+        if now >= self.due:
+            self.due = now + self.interval_s
+            self.action()
+
+
+class Conveyor:
+    """Runs the line in a thread of its own: a tick at most every *tick_s*, timers when they are due.
+
+    A context manager. An error in the thread is kept and raised to whoever asks `check()`: the agent must not go on
+    as if it were working.
+    """
+
+    def __init__(
+        self, tick: Callable[[], None], timers: Sequence[Timer], arrived: threading.Event, tick_s: float = 0.1
+    ) -> None:
+        self._tick = tick
+        self._timers = timers
+        self._arrived = arrived
+        self._tick_s = tick_s
+        self._stopping = threading.Event()
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="line", daemon=True)
+
+    def __enter__(self) -> Conveyor:
+        now = time.monotonic()
+        for timer in self._timers:
+            timer.due = now + timer.interval_s
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the thread after the tick it is in; what has not been taken is left to the caller. May be called twice."""
+        self._stopping.set()
+        self._arrived.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._arrived.wait(self._until_due())
+                if self._arrived.is_set():
+                    self._stopping.wait(self._tick_s)  # one batch of many rows costs far less than many of few
+                self._arrived.clear()
+                self._tick()
+                now = time.monotonic()
+                for timer in self._timers:
+                    timer.run_if_due(now)
+        except BaseException as error:  # kept for the main thread, which ends the agent with it
+            self.failure = error
+
+    def _until_due(self) -> float:
+        now = time.monotonic()
+        return max(0.0, min((timer.due - now for timer in self._timers), default=1.0))
+
+
+def event_ledger(source: Source, kernel: EventLedger, waiting: int) -> EventLedger:
+    """The ledger of one probe: the kernel's terms, and what the line did with the rest.
+
+    *kernel* holds what the kernel side counted (with *pending* = asked but not answered), *waiting* the records that
+    are in the ring or before the line.
+    """
+    return EventLedger(
+        seen=kernel.seen,
+        processed=source.processed,
+        filtered=kernel.filtered,
+        throttled=kernel.throttled,
+        undecodable=source.prepare.undecodable,
+        pending=kernel.pending + waiting,
+        lost=dict(kernel.lost),
+    )

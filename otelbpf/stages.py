@@ -1,0 +1,37 @@
+"""Builds the line from a configuration: the same for a live node and for a recording."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otelbpf.line import Line, Source
+from otelbpf.probes import PROBES
+from otelbpf.signals.logs import Logs
+from otelbpf.signals.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from otelbpf.config import Config
+    from otelbpf.enrich import Enrichment
+    from otelbpf.export.request import Request
+    from otelbpf.probes.probe import Probe
+
+
+def enabled(config: Config) -> tuple[Probe, ...]:
+    """The probes to run. One that only teaches (the paths of cgroups) has no setting and always runs."""
+    return tuple(probe for probe in PROBES if getattr(getattr(config.probes, probe.name, None), "enabled", True))
+
+
+def line(
+    config: Config, probes: Iterable[Probe], enrichment: Enrichment, export: Callable[[Request], None]
+) -> Line:
+    """The stages between rows and requests; nothing runs yet."""
+    chosen = tuple(probes)
+    return Line(
+        enrichment=enrichment,
+        logs=Logs(config, chosen),
+        metrics=Metrics(config, chosen),
+        export=export,
+        sources=[Source(probe, probe.prepare(config)) for probe in chosen],
+    )

@@ -1,0 +1,129 @@
+"""This node, live: what brings rows to the line, from rings and iterators, and what the kernel counted."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from otelbpf.kernel.clock import boottime_offset_ns
+from otelbpf.kernel.ring import HEADER_BYTES
+from otelbpf.line import Rows, event_ledger
+from otelbpf.recording import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from otelbpf.kernel.attach import AttachedProbe
+    from otelbpf.kernel.drain import Drain
+    from otelbpf.ledger import EventLedger
+    from otelbpf.line import Line, Source
+
+
+class Node:
+    """The live end of the line: `tick` carries what the drain brought, `collect` and `sweep` what is due.
+
+    All three are called by the line's thread alone. Probes, drain and line have one order: source *i* is probe *i*.
+    """
+
+    def __init__(
+        self,
+        probes: Sequence[AttachedProbe],
+        drain: Drain,
+        line: Line,
+        record: Callable[[Frame], None] | None,
+    ) -> None:
+        self._probes = probes
+        self._drain = drain
+        self._line = line
+        self._record = record
+
+    def adopt(self) -> None:
+        """Takes up what exists already, and counts from here on."""
+        for probe in self._probes:
+            probe.adopt()
+        self.snapshot()
+
+    def tick(self) -> None:
+        """Carries everything that the drain has taken from the rings."""
+        taken: dict[int, list[bytes]] = {}
+        for index, records in self._drain.take():
+            taken.setdefault(index, []).append(records)
+        if not taken:
+            return
+        arrived = [
+            Rows(self._line.sources[index], _rows(b"".join(parts), self._probes[index].layout))
+            for index, parts in taken.items()
+        ]
+        self._carry(arrived)
+
+    def snapshot(self) -> None:
+        """One pass over what is alive, for the probes that have such a thing."""
+        now_alive = [
+            Rows(source, np.frombuffer(probe.snapshot(), probe.layout), snapshot=True)
+            for source, probe in zip(self._line.sources, self._probes, strict=True)
+            if probe.attached and probe.probe.snapshot
+        ]
+        self._carry(now_alive)
+
+    def sweep(self) -> None:
+        """Lets the kernel side tell what has timed out."""
+        for probe in self._probes:
+            probe.sweep()
+
+    def collect(self) -> None:
+        """Brings the metrics up to now and sends them."""
+        self.snapshot()
+        now_ns = time.time_ns()
+        self._line.collect(now_ns)
+        self._note(Frame("collect", now_ns))
+
+    def finish(self) -> None:
+        """The last of everything: no more events come, what came is carried, and the metrics say so."""
+        for probe in self._probes:
+            probe.detach()
+        self._drain.stop()
+        self.tick()
+        self.collect()
+
+    def ledgers(self) -> dict[str, EventLedger]:
+        """The event ledger of each attached probe."""
+        return {
+            probe.probe.name: self._ledger(index, source, probe)
+            for index, (source, probe) in enumerate(zip(self._line.sources, self._probes, strict=True))
+            if probe.attached and probe.probe.events
+        }
+
+    def _ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:
+        kernel = probe.counts()
+        kernel.lost["queue_full"] = self._drain.shed[index]
+        return event_ledger(source, kernel, self._drain.pending(index))
+
+    def _carry(self, arrived: Sequence[Rows]) -> None:
+        clock_offset_ns = boottime_offset_ns()
+        self._keep(arrived, clock_offset_ns)
+        self._line.carry(arrived, clock_offset_ns)
+
+    def _keep(self, arrived: Iterable[Rows], clock_offset_ns: int) -> None:
+        if self._record is None:
+            return
+        now_ns = time.time_ns()
+        for part in arrived:
+            kind = "snapshot" if part.snapshot else "events"
+            self._record(Frame(kind, now_ns, clock_offset_ns, part.source.probe.name, part.rows.tobytes()))
+
+    def _note(self, frame: Frame) -> None:
+        if self._record is not None:
+            self._record(frame)
+
+
+def _rows(records: bytes, layout: np.dtype[np.void]) -> NDArray[np.void]:
+    """The structs of whole ring records: header, struct and padding to 8 bytes each."""
+    size = layout.itemsize
+    record = np.dtype(
+        {"names": ["event"], "formats": [layout], "offsets": [HEADER_BYTES], "itemsize": HEADER_BYTES + (size + 7 & ~7)}
+    )
+    return np.frombuffer(records, record)["event"]

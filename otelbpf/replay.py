@@ -1,0 +1,75 @@
+"""Takes a recording through the whole line, without root and without a kernel that knows BPF."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from otelbpf import ledger, stages
+from otelbpf.enrich import Enrichment
+from otelbpf.enrich.machine import RecordedMachine
+from otelbpf.export import exporters
+from otelbpf.ledger import EventLedger
+from otelbpf.line import Line, Rows, event_ledger
+from otelbpf.recording import Frame, Recording, RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from otelbpf.config import Config
+
+
+def replay(path: Path, config: Config) -> Iterator[str]:
+    """Sends what *path* holds to the configured exporters, as fast as it goes; gives the lines of the summary.
+
+    Raises RecordingError for a file that is no recording.
+    """
+    started = time.monotonic()
+    with ExitStack() as open_:
+        recording = open_.enter_context(Recording(path))
+        outputs = open_.enter_context(exporters(config))
+        enrichment = open_.enter_context(Enrichment(config, RecordedMachine(recording.machine())))
+        probes = [probe for probe in stages.enabled(config) if probe.name in recording.layouts]
+        line = stages.line(config, probes, enrichment, outputs.export)
+        seen = _carry_all(line, recording, path)
+        outputs.flush(time.monotonic() + config.shutdown_timeout)
+        yield from ledger.summary(time.monotonic() - started, _ledgers(line, seen), outputs.ledger())
+
+
+def _carry_all(line: Line, recording: Recording, path: Path) -> dict[str, int]:
+    """Carries every tick as it was; gives the events of each probe."""
+    seen = dict.fromkeys((source.probe.name for source in line.sources), 0)
+    for (kind, time_ns), frames in groupby(recording.frames(), key=lambda frame: (frame.kind, frame.time_ns)):
+        if kind == "collect":
+            line.collect(time_ns)
+        elif kind in ("events", "snapshot"):
+            tick = list(frames)
+            arrived = list(_arrived(line, recording, tick, path))
+            for part in arrived:
+                seen[part.source.probe.name] += 0 if part.snapshot else len(part.rows)
+            line.carry(arrived, tick[0].clock_offset_ns)
+    return seen
+
+
+def _arrived(line: Line, recording: Recording, tick: Iterable[Frame], path: Path) -> Iterator[Rows]:
+    sources = {source.probe.name: source for source in line.sources}
+    for frame in tick:
+        if frame.probe not in sources:
+            continue
+        layout = recording.layouts[frame.probe]
+        if len(frame.payload) % layout.itemsize:
+            raise RecordingError(f"{path}: damaged: a frame of {frame.probe} does not hold whole records")
+        yield Rows(sources[frame.probe], np.frombuffer(frame.payload, layout), frame.kind == "snapshot")
+
+
+def _ledgers(line: Line, seen: dict[str, int]) -> dict[str, EventLedger]:
+    return {
+        source.probe.name: event_ledger(source, EventLedger(seen=seen[source.probe.name]), waiting=0)
+        for source in line.sources
+        if source.probe.events
+    }

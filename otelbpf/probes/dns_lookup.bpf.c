@@ -1,0 +1,655 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Each DNS lookup, as its client and as its server: one event when the answer is there or the time is up.
+ *
+ *   cgroup_skb/egress     query: asked()      answer: answered()  (we are the server)
+ *   cgroup_skb/ingress    query: asked()      answer: answered()  (we are the client)
+ *   syscall               sweep(): what nobody answered
+ *
+ * Why this hook: it sees each datagram once, with its socket, whole (after reassembly, before fragmentation), whatever
+ * the system call. On egress the current task is the one that sends; on ingress it is anybody, so that who asks is
+ * remembered with the question. A cgroup_skb program may drop packets: both return 1 in one place, on every path. */
+#include "kernel.bpf.h"
+#include "event.bpf.h"
+#include "filter.bpf.h"
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define MESSAGE_BYTES 512
+#define HEADER_BYTES 12
+#define QUESTION_BYTES 264 /* a name of 255, type and class; whole words */
+#define NAME_BYTES 255
+#define SMALLEST_MESSAGE (HEADER_BYTES + 5) /* asks for the root */
+#define PIPELINED 8                         /* messages looked for in one TCP segment */
+#define SHARES 4096
+
+#define FLAG_RESPONSE 0x8000
+#define FLAGS_OPCODE 0x7800
+#define FLAG_RECURSION_DESIRED 0x0100
+
+enum role { CLIENT = 1, SERVER = 2 };
+enum kind { ANSWERED = 1, TIMED_OUT = 2 };
+
+/* Scalars, as a knob is one number; 0 is no port. */
+const volatile __u16 dns_port_0 = 53;
+const volatile __u16 dns_port_1 = 0;
+const volatile __u16 dns_port_2 = 0;
+const volatile __u16 dns_port_3 = 0;
+const volatile __u16 dns_port_4 = 0;
+const volatile __u16 dns_port_5 = 0;
+const volatile __u16 dns_port_6 = 0;
+const volatile __u16 dns_port_7 = 0;
+const volatile __u64 timeout_ns = 5000000000;
+/* Questions without an answer that one cgroup may have in the table: a flood must not blind its neighbours. */
+const volatile __u32 pending_share = 4096;
+
+struct dns_lookup {
+	struct event_head head; /* client: who asks; server: who answers */
+	__u64 latency_ns;       /* from the first query; of a timeout: what was waited */
+	__u8 local_address[16]; /* IPv4 as ::ffff:a.b.c.d */
+	__u8 remote_address[16];
+	__u16 local_port;
+	__u16 remote_port;
+	__u16 id;
+	__u16 flags; /* of the answer's header; 0 = timeout */
+	__u16 question_type;
+	__u16 question_class;
+	__u16 answer_count;
+	__u16 message_bytes; /* the whole message */
+	__u16 captured_bytes;
+	__u8 family;    /* 4 or 6; mapped is 4 */
+	__u8 transport; /* IPPROTO_UDP or IPPROTO_TCP */
+	__u8 role;
+	__u8 kind;
+	__u8 retries;
+	__u8 message[MESSAGE_BYTES]; /* the answer from its header on; of a timeout: the question */
+};
+EVENT(dns_lookup);
+
+/* What makes two messages one lookup. The other end is in it twice over: a client may ask several resolvers with one
+ * id on one socket (musl), and a server is asked the same by many. */
+struct pending_key {
+	__u64 cookie;
+	__u64 question; /* hash of the name in lower case, type and class */
+	__u8 remote_address[16];
+	__u16 remote_port;
+	__u16 id;
+	__u8 role;
+	__u8 transport;
+	__u16 zero;
+};
+
+/* What an answer needs of its question. */
+struct asked {
+	struct event_head head;
+	__u64 first_ns; /* 0 while the entry is being filled in */
+	__u32 share;
+	__u16 question_type;
+	__u16 question_class;
+	__u32 retries;
+};
+
+struct pending {
+	struct asked asked;
+	__u64 last_ns;
+	__u8 local_address[16];
+	__u16 local_port;
+	__u16 question_bytes;
+	__u8 family;
+	__u8 question[QUESTION_BYTES];
+};
+
+/* Not an LRU: that would lose a question in silence. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct pending_key);
+	__type(value, struct pending);
+} pending SEC(".maps");
+
+/* Who connected to a resolver, who answered last on a server's socket: known before the packet that needs it, whose
+ * own context is a softirq. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct event_head);
+} owners SEC(".maps");
+
+/* Questions in the table by cgroup. Slots of a hash, never freed: cgroups come and go; two that meet share a share. */
+__u32 shares[SHARES];
+
+/* An entry is too large for the stack: this one is inserted, then filled in place. */
+const struct pending nothing = {};
+
+/* A message where it lies, and its end points. */
+struct message {
+	struct pending_key key;
+	__u32 offset; /* of its header in the packet */
+	__u32 bytes;
+	__u32 present; /* in this packet */
+	__u16 flags;
+	__u16 answers;
+	__u16 question_type;
+	__u16 question_class;
+	__u16 question_bytes;
+	__u16 local_port;
+	__u8 local_address[16];
+	__u8 family;
+	bool sent;
+	bool to_resolver;
+	bool from_resolver;
+};
+
+/* The beginning of a message as it is on the wire. The question begins on a word, for the hash. */
+struct opening {
+	__u32 name_bytes; /* not on the wire: what question_hash() finds, with the zero at its end */
+	__u16 id;
+	__u16 flags;
+	__u16 questions;
+	__u16 answers;
+	__u16 authorities;
+	__u16 additionals;
+	__u8 question[QUESTION_BYTES];
+};
+
+/* Stops clang from deriving the bound of a length from what it knows: the verifier does not. */
+#define OPAQUE(value) asm volatile("" : "+r"(value))
+
+#define EACH_BYTE(byte) (0x0101010101010101ULL * (byte))
+
+/* Eight bytes at a time up to the zero that ends the name. A function of its own that is verified once. */
+__noinline __u64 question_hash(struct opening *opening)
+{
+	if (!opening)
+		return 0;
+	const __u64 *words = (const __u64 *)opening->question;
+	__u64 hash = 0;
+
+	for (int i = 0; i < QUESTION_BYTES / 8; i++) {
+		__u64 word = words[i];
+		__u64 zeros = (word - EACH_BYTE(0x01)) & ~word & EACH_BYTE(0x80);
+		__u64 before = ((zeros & -zeros) >> 7) - 1; /* the bytes before the first zero; all when there is none */
+
+		word = (word & before) | EACH_BYTE(0x20);
+		hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+		hash ^= hash >> 32;
+		if (zeros) {
+			opening->name_bytes = i * 8 + (((before & EACH_BYTE(1)) * EACH_BYTE(1)) >> 56) + 1;
+			break;
+		}
+	}
+	return hash;
+}
+
+/* Reads header and question into the message; -1 when it is none that we follow: one plain question. */
+static __noinline int read_question(struct __sk_buff *skb, struct message *message)
+{
+	struct opening opening = {};
+	__u64 bytes = message->present;
+
+	OPAQUE(bytes);
+	if (bytes < SMALLEST_MESSAGE)
+		return -1;
+	if (bytes > HEADER_BYTES + QUESTION_BYTES)
+		bytes = HEADER_BYTES + QUESTION_BYTES;
+	if (bpf_skb_load_bytes(skb, message->offset, &opening.id, bytes))
+		return -1;
+	message->flags = bpf_ntohs(opening.flags);
+	if ((message->flags & FLAGS_OPCODE) || opening.questions != bpf_htons(1))
+		return -1;
+
+	__u64 hash = question_hash(&opening);
+	__u64 name_bytes = opening.name_bytes; /* 64 bits: a bound of a widened copy would not count */
+
+	OPAQUE(name_bytes);
+	if (name_bytes == 0 || name_bytes > NAME_BYTES || name_bytes + 4 + HEADER_BYTES > bytes)
+		return -1;
+	const __u8 *tail = opening.question + name_bytes;
+
+	message->question_type = tail[0] << 8 | tail[1];
+	message->question_class = tail[2] << 8 | tail[3];
+	message->question_bytes = name_bytes + 4;
+	message->answers = bpf_ntohs(opening.answers);
+	message->key.id = bpf_ntohs(opening.id);
+	message->key.question = hash ^ ((__u64)message->question_type << 16 | message->question_class);
+	return 0;
+}
+
+static __always_inline struct event_head *owner_of(struct __sk_buff *skb, __u64 flags)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return NULL;
+	sk = bpf_sk_fullsock(sk);
+	return sk ? bpf_sk_storage_get(&owners, sk, NULL, flags) : NULL;
+}
+
+static __always_inline __u32 share_of(__u64 cgroup_id)
+{
+	return (cgroup_id * 0x9e3779b97f4a7c15ULL) >> 52;
+}
+
+static __always_inline void leave_table(__u32 share)
+{
+	__sync_fetch_and_add(&shares[share % SHARES], -1);
+	__sync_fetch_and_add(&event_counts.pending, -1);
+}
+
+/* Who asks: on egress the current task, over TCP the one that connected (a segment may be sent by a softirq later).
+ * For a server the one that answered last on this socket, until the answer says it. */
+static __always_inline void head_of_asker(struct __sk_buff *skb, const struct message *message, struct event_head *head)
+{
+	if (message->key.role == CLIENT && message->key.transport == IPPROTO_UDP) {
+		head_of_current(head);
+		return;
+	}
+	struct event_head *owner = owner_of(skb, 0);
+
+	if (owner)
+		*head = *owner;
+	else if (message->key.role == CLIENT)
+		head_of_current(head);
+	else
+		head->cgroup_id = bpf_skb_cgroup_id(skb);
+}
+
+static __always_inline void remember_question(struct __sk_buff *skb, const struct message *message,
+					      struct pending *entry, __u32 share, __u64 now)
+{
+	__u64 bytes = message->question_bytes;
+
+	head_of_asker(skb, message, &entry->asked.head);
+	entry->asked.share = share;
+	entry->asked.question_type = message->question_type;
+	entry->asked.question_class = message->question_class;
+	__builtin_memcpy(entry->local_address, message->local_address, 16);
+	entry->local_port = message->local_port;
+	entry->family = message->family;
+	entry->question_bytes = bytes;
+	OPAQUE(bytes);
+	if (bytes > 0 && bytes <= QUESTION_BYTES)
+		bpf_skb_load_bytes(skb, message->offset + HEADER_BYTES, entry->question, bytes);
+	entry->last_ns = now;
+	entry->asked.first_ns = now;
+}
+
+/* A query: the first begins a lookup, the same again is a retry. */
+static __noinline int asked(struct __sk_buff *skb, struct message *message)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+	__u64 cgroup_id = message->key.role == CLIENT ? cgroup_id_of(bpf_get_current_task_btf()) : bpf_skb_cgroup_id(skb);
+	__u32 share = share_of(cgroup_id) % SHARES;
+	bool room = shares[share] < pending_share;
+	bool begins = room && bpf_map_update_elem(&pending, &message->key, &nothing, BPF_NOEXIST) == 0;
+	struct pending *entry = bpf_map_lookup_elem(&pending, &message->key);
+
+	if (entry && !begins) {
+		entry->last_ns = now;
+		__sync_fetch_and_add(&entry->asked.retries, 1);
+		return 0;
+	}
+	COUNT(seen);
+	if (!entry) { /* also when another CPU took it out just now, with its count */
+		COUNT(pending_full);
+		return 0;
+	}
+	__sync_fetch_and_add(&shares[share], 1);
+	COUNT(pending);
+	remember_question(skb, message, entry, share, now);
+	return 0;
+}
+
+static __always_inline void capture(struct __sk_buff *skb, const struct message *message, struct dns_lookup *event)
+{
+	__u64 bytes = message->present;
+
+	OPAQUE(bytes);
+	if (bytes > MESSAGE_BYTES)
+		bytes = MESSAGE_BYTES;
+	if (bytes > 0 && bpf_skb_load_bytes(skb, message->offset, event->message, bytes) == 0)
+		event->captured_bytes = bytes;
+}
+
+/* The answer to a question in the table; any other is not a lookup. */
+static __noinline int answered(struct __sk_buff *skb, struct message *message)
+{
+	struct pending *entry = bpf_map_lookup_elem(&pending, &message->key);
+
+	if (!entry)
+		return 0;
+	struct asked asked = entry->asked;
+
+	/* The one that takes it out tells it: not a second answer, not the sweep. */
+	if (bpf_map_delete_elem(&pending, &message->key))
+		return 0;
+	leave_table(asked.share);
+	if (message->key.role == SERVER) {
+		head_of_current(&asked.head);
+		struct event_head *owner = owner_of(skb, BPF_SK_STORAGE_GET_F_CREATE);
+
+		if (owner)
+			*owner = asked.head;
+	}
+	asked.head.time_ns = bpf_ktime_get_boot_ns();
+	if (filtered(&asked.head, message->key.remote_address, message->local_port, message->key.remote_port)) {
+		COUNT(filtered);
+		return 0;
+	}
+	struct dns_lookup *event = event_reserve(sizeof(*event), offsetof(struct dns_lookup, message));
+
+	if (!event)
+		return 0;
+	event->head = asked.head;
+	event->latency_ns = asked.head.time_ns - asked.first_ns;
+	__builtin_memcpy(event->local_address, message->local_address, 16);
+	__builtin_memcpy(event->remote_address, message->key.remote_address, 16);
+	event->local_port = message->local_port;
+	event->remote_port = message->key.remote_port;
+	event->id = message->key.id;
+	event->flags = message->flags;
+	event->question_type = asked.question_type;
+	event->question_class = asked.question_class;
+	event->answer_count = message->answers;
+	event->message_bytes = message->bytes;
+	event->family = message->family;
+	event->transport = message->key.transport;
+	event->role = message->key.role;
+	event->kind = ANSWERED;
+	event->retries = asked.retries > 255 ? 255 : asked.retries;
+	capture(skb, message, event);
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+/* -1 when there is no message there that we follow. */
+static __noinline int message_seen(struct __sk_buff *skb, struct message *message)
+{
+	if (read_question(skb, message))
+		return -1;
+	if (message->flags & FLAG_RESPONSE) {
+		message->key.role = message->sent ? SERVER : CLIENT;
+		return message->from_resolver ? answered(skb, message) : -1;
+	}
+	if (!message->to_resolver || message->present < message->bytes)
+		return -1;
+	message->key.role = message->sent ? CLIENT : SERVER;
+	return asked(skb, message);
+}
+
+/* TCP may send and receive a segment again: only what is new there counts. */
+static __always_inline bool is_repeated(struct __sk_buff *skb, __u32 sequence, bool sent)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct bpf_tcp_sock *tcp;
+
+	if (!sk)
+		return false;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return false;
+	tcp = bpf_tcp_sock(sk);
+	if (!tcp)
+		return false;
+	__u32 next_sent = tcp->snd_nxt, next_received = tcp->rcv_nxt;
+
+	OPAQUE(next_sent); /* two loads: the verifier refuses one from a chosen place */
+	OPAQUE(next_received);
+	return (__s32)(sequence - (sent ? next_sent : next_received)) < 0;
+}
+
+/* Over TCP a message has its length before it, which may come in a segment of its own; a client may send several
+ * questions at once; a large answer goes on in segments that are not looked at. */
+static __noinline int segment(struct __sk_buff *skb, struct message *message, __u32 offset)
+{
+	struct tcphdr tcp;
+	__be16 length;
+
+	if (bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)))
+		return 0;
+	if (tcp.syn && !tcp.ack && message->sent && message->to_resolver) {
+		struct event_head *owner = owner_of(skb, BPF_SK_STORAGE_GET_F_CREATE);
+
+		if (owner && !owner->time_ns) /* a SYN sent again is sent by a softirq */
+			head_of_current(owner);
+	}
+	offset += tcp.doff * 4;
+	if (offset + 2 > skb->len || is_repeated(skb, bpf_ntohl(tcp.seq) + tcp.syn, message->sent))
+		return 0;
+	for (int i = 0; i < PIPELINED; i++) {
+		if (bpf_skb_load_bytes(skb, offset, &length, sizeof(length)))
+			return 0;
+		__u32 left = skb->len - offset - 2;
+
+		message->offset = offset + 2;
+		message->bytes = bpf_ntohs(length);
+		message->present = message->bytes < left ? message->bytes : left;
+		if (message_seen(skb, message)) {
+			if (i > 0)
+				return 0;
+			message->offset = offset;
+			message->bytes = left + 2;
+			message->present = left + 2;
+			return message_seen(skb, message);
+		}
+		offset += 2 + message->bytes;
+	}
+	return 0;
+}
+
+static __always_inline bool is_dns_port(__u16 port)
+{
+	return port == dns_port_0 || (dns_port_1 && port == dns_port_1) || (dns_port_2 && port == dns_port_2) ||
+	       (dns_port_3 && port == dns_port_3) || (dns_port_4 && port == dns_port_4) ||
+	       (dns_port_5 && port == dns_port_5) || (dns_port_6 && port == dns_port_6) ||
+	       (dns_port_7 && port == dns_port_7);
+}
+
+static __always_inline void read_addresses(struct __sk_buff *skb, bool v6, __u8 source[16], __u8 destination[16])
+{
+	if (v6) {
+		bpf_skb_load_bytes(skb, offsetof(struct ipv6hdr, saddr), source, 16);
+		bpf_skb_load_bytes(skb, offsetof(struct ipv6hdr, daddr), destination, 16);
+		return;
+	}
+	source[10] = source[11] = destination[10] = destination[11] = 0xff;
+	bpf_skb_load_bytes(skb, offsetof(struct iphdr, saddr), source + 12, 4);
+	bpf_skb_load_bytes(skb, offsetof(struct iphdr, daddr), destination + 12, 4);
+}
+
+#define SENT 1
+#define IPV6 2
+
+/* A packet from or to a port of ours. `ports` is source << 16 | destination. */
+static __noinline int packet(struct __sk_buff *skb, __u32 offset, __u32 transport, __u32 ports, __u32 how)
+{
+	struct message message = {};
+	__u16 source = ports >> 16, destination = ports;
+
+	message.sent = how & SENT;
+	message.family = how & IPV6 ? 6 : 4;
+	message.to_resolver = is_dns_port(destination);
+	message.from_resolver = is_dns_port(source);
+	message.key.cookie = bpf_get_socket_cookie(skb);
+	message.key.transport = transport;
+	message.key.remote_port = message.sent ? destination : source;
+	message.local_port = message.sent ? source : destination;
+	if (message.sent)
+		read_addresses(skb, how & IPV6, message.local_address, message.key.remote_address);
+	else
+		read_addresses(skb, how & IPV6, message.key.remote_address, message.local_address);
+	if (transport == IPPROTO_TCP)
+		return segment(skb, &message, offset);
+	message.offset = offset + sizeof(struct udphdr);
+	if (message.offset >= skb->len)
+		return 0;
+	message.bytes = message.present = skb->len - message.offset;
+	return message_seen(skb, &message);
+}
+
+/* Where the transport header is; 0 when extension headers hide it. Returns its protocol through `transport`. */
+static __noinline __u32 skip_extensions(struct __sk_buff *skb, __u32 next)
+{
+	__u32 offset = sizeof(struct ipv6hdr);
+
+	for (int i = 0; i < 4; i++) {
+		struct {
+			__u8 next;
+			__u8 words;
+			__be16 fragment;
+		} extension;
+
+		if (next == IPPROTO_UDP || next == IPPROTO_TCP)
+			return offset << 8 | next;
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS && next != IPPROTO_ROUTING && next != IPPROTO_FRAGMENT)
+			return 0;
+		if (bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
+			return 0;
+		if (next == IPPROTO_FRAGMENT && (extension.fragment & bpf_htons(0xfff8)))
+			return 0;
+		offset += next == IPPROTO_FRAGMENT ? 8 : (extension.words + 1) * 8;
+		next = extension.next;
+	}
+	return 0;
+}
+
+/* Refuses what is not DNS in a few nanoseconds: this runs for each packet of the machine. */
+static __always_inline void look_at(struct __sk_buff *skb, __u32 how)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 offset, transport, ports;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = data;
+
+		if ((void *)(ip + 1) > end)
+			return;
+		transport = ip->protocol;
+		offset = ip->ihl * 4;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = data;
+
+		if ((void *)(ip + 1) > end)
+			return;
+		transport = ip->nexthdr;
+		offset = sizeof(*ip);
+		how |= IPV6;
+		if (transport != IPPROTO_UDP && transport != IPPROTO_TCP) {
+			__u32 found = skip_extensions(skb, transport);
+
+			transport = found & 0xff;
+			offset = found >> 8;
+		}
+	} else {
+		return;
+	}
+	if (transport != IPPROTO_UDP && transport != IPPROTO_TCP)
+		return;
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if (data + offset + 4 <= end)
+		ports = *(__u32 *)(data + offset);
+	else if (bpf_skb_load_bytes(skb, offset, &ports, sizeof(ports)))
+		return;
+	ports = bpf_ntohl(ports);
+	if (is_dns_port(ports >> 16) || is_dns_port(ports))
+		packet(skb, offset, transport, ports, how);
+}
+
+SEC("cgroup_skb/egress")
+int dns_sent(struct __sk_buff *skb)
+{
+	look_at(skb, SENT);
+	return 1;
+}
+
+SEC("cgroup_skb/ingress")
+int dns_received(struct __sk_buff *skb)
+{
+	look_at(skb, 0);
+	return 1;
+}
+
+/* The question as a message of its own, so that whoever reads answers can read it. */
+static __always_inline void capture_question(const struct pending_key *key, const struct pending *entry,
+					     struct dns_lookup *event)
+{
+	__u64 bytes = entry->question_bytes;
+	__be16 header[HEADER_BYTES / 2] = {bpf_htons(key->id), bpf_htons(FLAG_RECURSION_DESIRED), bpf_htons(1)};
+
+	OPAQUE(bytes);
+	if (bytes == 0 || bytes > QUESTION_BYTES)
+		return;
+	__builtin_memcpy(event->message, header, HEADER_BYTES);
+	bpf_probe_read_kernel(event->message + HEADER_BYTES, bytes, entry->question);
+	event->captured_bytes = event->message_bytes = HEADER_BYTES + bytes;
+}
+
+static __always_inline void tell_timeout(const struct pending_key *key, const struct pending *entry,
+					 struct dns_lookup *event)
+{
+	event->head = entry->asked.head;
+	event->head.time_ns = entry->last_ns + timeout_ns;
+	event->latency_ns = event->head.time_ns - entry->asked.first_ns;
+	__builtin_memcpy(event->local_address, entry->local_address, 16);
+	__builtin_memcpy(event->remote_address, key->remote_address, 16);
+	event->local_port = entry->local_port;
+	event->remote_port = key->remote_port;
+	event->id = key->id;
+	event->question_type = entry->asked.question_type;
+	event->question_class = entry->asked.question_class;
+	event->family = entry->family;
+	event->transport = key->transport;
+	event->role = key->role;
+	event->kind = TIMED_OUT;
+	event->retries = entry->asked.retries > 255 ? 255 : entry->asked.retries;
+	capture_question(key, entry, event);
+}
+
+static long expire(void *map, struct pending_key *at, struct pending *entry, __u64 *now)
+{
+	struct pending_key key = *at; /* the entry may be taken out and used again under us */
+	struct dns_lookup *event = NULL;
+	__u32 share = entry->asked.share;
+
+	if (!entry->asked.first_ns || entry->last_ns + timeout_ns > *now)
+		return 0;
+	bool hidden = filtered(&entry->asked.head, key.remote_address, entry->local_port, key.remote_port);
+
+	if (!hidden) {
+		event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+		if (event) {
+			__builtin_memset(event, 0, offsetof(struct dns_lookup, message));
+			tell_timeout(&key, entry, event);
+		}
+	}
+	if (bpf_map_delete_elem(&pending, &key)) { /* answered meanwhile: that is told */
+		if (event)
+			bpf_ringbuf_discard(event, 0);
+		return 0;
+	}
+	leave_table(share);
+	if (event)
+		bpf_ringbuf_submit(event, 0);
+	else if (hidden)
+		COUNT(filtered);
+	else
+		COUNT(ring_full);
+	return 0;
+}
+
+/* Run by user space each second. */
+SEC("syscall")
+int sweep(void *context)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	bpf_for_each_map_elem(&pending, expire, &now, 0);
+	return 0;
+}

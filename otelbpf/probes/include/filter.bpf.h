@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the user does not want to see, decided where it costs least. Include once, after event.bpf.h.
+ * A list that is not used costs nothing: its knob is constant and the verifier removes the branch. */
+#pragma once
+
+#define FILTER_INCLUDE 1
+#define FILTER_EXCLUDE 2
+#define FILTER_ENTRIES 1024 /* of each list; user space refuses a longer one */
+
+/* The agent's thread group in the initial pid namespace: what it sends is not news. 0 = off. */
+const volatile __u32 self_pid = 0;
+
+/* One pair for each list: something of it must match, nothing of it may. */
+const volatile bool filter_ports_include = false;
+const volatile bool filter_ports_exclude = false;
+const volatile bool filter_addresses_include = false;
+const volatile bool filter_addresses_exclude = false;
+const volatile bool filter_cgroups_include = false;
+const volatile bool filter_cgroups_exclude = false;
+
+struct filter_prefix {
+	__u32 length;     /* bits, 96 more than an IPv4 prefix has */
+	__u8 address[16]; /* IPv4 as ::ffff:a.b.c.d */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, FILTER_ENTRIES);
+	__type(key, __u16);
+	__type(value, __u8);
+} filter_ports SEC(".maps");
+
+/* The longest prefix decides. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, FILTER_ENTRIES);
+	__type(key, struct filter_prefix);
+	__type(value, __u8);
+} filter_addresses SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, FILTER_ENTRIES);
+	__type(key, __u64); /* as in head.cgroup_id */
+	__type(value, __u8);
+} filter_cgroups SEC(".maps");
+
+static __always_inline bool filter_says(const __u8 *verdict, __u8 wanted)
+{
+	return verdict && *verdict == wanted;
+}
+
+static __always_inline bool filtered_ports(__u16 local, __u16 remote)
+{
+	const __u8 *one = bpf_map_lookup_elem(&filter_ports, &local);
+	const __u8 *other = bpf_map_lookup_elem(&filter_ports, &remote);
+
+	if (filter_says(one, FILTER_EXCLUDE) || filter_says(other, FILTER_EXCLUDE))
+		return true;
+	return filter_ports_include && !filter_says(one, FILTER_INCLUDE) && !filter_says(other, FILTER_INCLUDE);
+}
+
+static __always_inline bool filtered_address(const __u8 remote[16])
+{
+	struct filter_prefix prefix = { .length = 128 };
+	const __u8 *verdict;
+
+	__builtin_memcpy(prefix.address, remote, sizeof(prefix.address));
+	verdict = bpf_map_lookup_elem(&filter_addresses, &prefix);
+	return filter_says(verdict, FILTER_EXCLUDE) || (filter_addresses_include && !filter_says(verdict, FILTER_INCLUDE));
+}
+
+static __always_inline bool filtered_cgroup(__u64 cgroup_id)
+{
+	const __u8 *verdict = bpf_map_lookup_elem(&filter_cgroups, &cgroup_id);
+
+	return filter_says(verdict, FILTER_EXCLUDE) || (filter_cgroups_include && !filter_says(verdict, FILTER_INCLUDE));
+}
+
+/* For events that belong to a process only. */
+static __always_inline bool filtered_owner(const struct event_head *head)
+{
+	if (self_pid && head->pid == self_pid)
+		return true;
+	return (filter_cgroups_include || filter_cgroups_exclude) && filtered_cgroup(head->cgroup_id);
+}
+
+/* Whether the user does not want this event; the caller counts it (`COUNT(filtered)`). Ports in host order. */
+static __always_inline bool filtered(const struct event_head *head, const __u8 remote[16], __u16 local_port,
+				     __u16 remote_port)
+{
+	if (filtered_owner(head))
+		return true;
+	if ((filter_ports_include || filter_ports_exclude) && filtered_ports(local_port, remote_port))
+		return true;
+	return (filter_addresses_include || filter_addresses_exclude) && filtered_address(remote);
+}

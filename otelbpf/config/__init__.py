@@ -1,5 +1,9 @@
 """Settings: what they are, and reading them from a file, `--set` and the standard variables."""
 
+from otelbpf.config.load import load, loads
+from otelbpf.config.quantities import parse_duration
+from otelbpf.config.render import render
+from otelbpf.config.schema import schema
 from otelbpf.config.settings import (
     Config,
     Console,
@@ -13,4 +17,20 @@ from otelbpf.config.settings import (
     Tls,
 )
 
-__all__ = ["Config", "Console", "Duration", "OtlpGrpc", "OtlpHttp", "Retry", "SendingQueue", "Size", "Slow", "Tls"]
+__all__ = [
+    "Config",
+    "Console",
+    "Duration",
+    "OtlpGrpc",
+    "OtlpHttp",
+    "Retry",
+    "SendingQueue",
+    "Size",
+    "Slow",
+    "Tls",
+    "load",
+    "loads",
+    "parse_duration",
+    "render",
+    "schema",
+]

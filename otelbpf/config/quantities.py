@@ -23,7 +23,7 @@ _DIGITS = 15
 """More digits than any sensible quantity has; keeps an absurd one from becoming an infinity."""
 
 
-def seconds(text: str) -> float:
+def parse_duration(text: str) -> float:
     """`10s`, `500ms`, `1m30s` as seconds; ValueError says what is wrong."""
     if text == "0":
         return 0.0
@@ -32,7 +32,7 @@ def seconds(text: str) -> float:
     return sum(float(number) * SECONDS[unit] for number, unit in _PART.findall(text))
 
 
-def byte_count(text: str) -> int:
+def parse_size(text: str) -> int:
     """`4MiB`, `2MB`, `512KiB` as bytes; ValueError says what is wrong."""
     match = _SIZE.fullmatch(text)
     if match is None or len(text) > 2 * _DIGITS:
@@ -54,18 +54,20 @@ def network(text: str) -> str:
 
 
 def duration_text(value: float) -> str:
-    """The shortest way to write *value* seconds that `seconds` reads back."""
-    if value == 0:
-        return "0s"
-    for unit in ("h", "m", "s", "ms", "us", "ns"):
+    """The shortest way to write *value* seconds that `parse_duration` reads back."""
+    if value == int(value):
+        hours, rest = divmod(int(value), 3600)
+        parts = ((hours, "h"), (rest // 60, "m"), (rest % 60, "s"))
+        return "".join(f"{count}{unit}" for count, unit in parts if count) or "0s"
+    for unit in ("ms", "us", "ns"):
         count = round(value / SECONDS[unit])
         if count and abs(count * SECONDS[unit] - value) <= 1e-12 * value:
             return f"{count}{unit}"
-    return f"{value:.9f}".rstrip("0").rstrip(".") + "s"
+    return f"{value:.9f}".rstrip("0") + "s"
 
 
 def size_text(value: int) -> str:
-    """The shortest way to write *value* bytes that `byte_count` reads back."""
+    """The shortest way to write *value* bytes that `parse_size` reads back."""
     for unit in ("GiB", "MiB", "KiB", "GB", "MB", "kB"):
         if value and value % BYTES[unit] == 0:
             return f"{value // BYTES[unit]}{unit}"

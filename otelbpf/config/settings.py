@@ -34,11 +34,11 @@ Signal = Literal["logs", "metrics", "traces"]
 AttributeValue = str | int | float | bool | list[str]
 
 
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A group of settings; nothing in it changes after it was read."""
 
 
-class TcpConnection(Settings):
+class TcpConnection(Settings, frozen=True, kw_only=True):
     enabled: Annotated[bool, says("Watch TCP connections.")] = True
     ring_size: Annotated[RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")] = (
         2 * MIB
@@ -48,7 +48,7 @@ class TcpConnection(Settings):
     ] = 65536
 
 
-class DnsLookup(Settings):
+class DnsLookup(Settings, frozen=True, kw_only=True):
     enabled: Annotated[bool, says("Watch DNS lookups.")] = True
     ring_size: Annotated[RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")] = (
         4 * MIB
@@ -62,14 +62,14 @@ class DnsLookup(Settings):
     ] = 16384
 
 
-class Process(Settings):
+class Process(Settings, frozen=True, kw_only=True):
     enabled: Annotated[bool, says("Watch processes start and end.")] = True
     ring_size: Annotated[RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")] = (
         1 * MIB
     )
 
 
-class Probes(Settings):
+class Probes(Settings, frozen=True, kw_only=True):
     tcp_connection: Annotated[TcpConnection, says("TCP connections: who, to whom, how much, how it ended.")] = (
         TcpConnection()
     )
@@ -77,39 +77,39 @@ class Probes(Settings):
     process: Annotated[Process, says("Processes: what was started by whom, how it ended.")] = Process()
 
 
-class Globs(Settings):
+class Globs(Settings, frozen=True, kw_only=True):
     include: Annotated[
         tuple[str, ...], says("Only these cgroups, by path with * and ?, such as /system.slice/*; empty: all.")
     ] = ()
     exclude: Annotated[tuple[str, ...], says("Never these cgroups.")] = ()
 
 
-class Ports(Settings):
+class Ports(Settings, frozen=True, kw_only=True):
     include: Annotated[tuple[Port, ...], says("Only connections with one of these ports at either end; empty: all.")] = ()
     exclude: Annotated[tuple[Port, ...], says("Never connections with one of these ports.")] = ()
 
 
-class Addresses(Settings):
+class Addresses(Settings, frozen=True, kw_only=True):
     include: Annotated[
         tuple[Network, ...], says("Only connections to these addresses, such as 10.0.0.0/8; empty: all.")
     ] = ()
     exclude: Annotated[tuple[Network, ...], says("Never connections to these addresses.")] = ()
 
 
-class Filters(Settings):
+class Filters(Settings, frozen=True, kw_only=True):
     exclude_self: Annotated[bool, says("Leave out what the agent itself does.")] = True
     cgroups: Annotated[Globs, says("By cgroup of the process.")] = Globs()
     ports: Annotated[Ports, says("By port, local or remote.")] = Ports()
     addresses: Annotated[Addresses, says("By address of the other end.")] = Addresses()
 
 
-class Attributes(Settings):
+class Attributes(Settings, frozen=True, kw_only=True):
     legacy: Annotated[
         Literal["dup", "off"], says("dup: write net.peer.* and net.transport too, which older dashboards know; off: do not.")
     ] = "dup"
 
 
-class Metrics(Settings):
+class Metrics(Settings, frozen=True, kw_only=True):
     interval: Annotated[Duration, says("Time between two exports.", ge=1, le=3600)] = 15.0
     max_series: Annotated[int, says("Series of one metric; what is beyond is summed as overflow.", ge=1, le=10**7)] = 5000
     series_ttl: Annotated[Duration, says("A series without news for so long is forgotten.", ge=1, le=86400)] = 300.0
@@ -118,14 +118,14 @@ class Metrics(Settings):
     ] = "cumulative"
 
 
-class Slow(Settings):
+class Slow(Settings, frozen=True, kw_only=True):
     slow: Annotated[Duration, says("Records of what failed, or took at least so long.", ge=0)]
 
 
 LogPolicy = Literal["all", "failed", "off"] | Slow
 
 
-class Logs(Settings):
+class Logs(Settings, frozen=True, kw_only=True):
     tcp_connection: Annotated[LogPolicy, says("Records of TCP connections: all, failed, off, or {slow: 100ms}.")] = "all"
     dns_lookup: Annotated[LogPolicy, says("Records of lookups that processes here made.")] = "all"
     dns_server: Annotated[LogPolicy, says("Records of lookups that a DNS server here answered.")] = "off"
@@ -135,17 +135,17 @@ class Logs(Settings):
     ] = True
 
 
-class ConnectionId(Settings):
+class ConnectionId(Settings, frozen=True, kw_only=True):
     key: Annotated[Secret, says("Secret of the connection id; the same on every node, so that both ends agree.")] = ""
 
 
-class Resource(Settings):
+class Resource(Settings, frozen=True, kw_only=True):
     attributes: Annotated[
         dict[str, AttributeValue], says("Attributes of everything observed, such as deployment.environment.name.")
     ] = {}
 
 
-class Tls(Settings):
+class Tls(Settings, frozen=True, kw_only=True):
     insecure: Annotated[bool, says("true: plain text, without TLS.")] = False
     ca_file: Annotated[str, says("Certificates of the authorities to trust; empty: the system's.")] = ""
     cert_file: Annotated[str, says("Our own certificate, for a server that asks for one.")] = ""
@@ -153,7 +153,7 @@ class Tls(Settings):
     server_name_override: Annotated[str, says("The name the server's certificate must bear; empty: the endpoint's.")] = ""
 
 
-class Retry(Settings):
+class Retry(Settings, frozen=True, kw_only=True):
     enabled: Annotated[bool, says("Try again after a failure that may pass.")] = True
     initial_interval: Annotated[Duration, says("Wait before the first retry.", ge=0.001, le=3600)] = 5.0
     randomization_factor: Annotated[float, says("Share by which a wait varies at random.", ge=0, le=1)] = 0.5
@@ -164,13 +164,13 @@ class Retry(Settings):
     ] = 300.0
 
 
-class SendingQueue(Settings):
+class SendingQueue(Settings, frozen=True, kw_only=True):
     max_bytes: Annotated[
         Size, says("Encoded requests that may wait, of each signal; the oldest is dropped and counted.", ge=4 * MIB)
     ] = 32 * MIB
 
 
-class Exporter(Settings):
+class Exporter(Settings, frozen=True, kw_only=True):
     """What all exporters have."""
 
     signals: Annotated[
@@ -178,7 +178,7 @@ class Exporter(Settings):
     ] = ("logs", "metrics", "traces")
 
 
-class Otlp(Exporter):
+class Otlp(Exporter, frozen=True, kw_only=True):
     """What both transports of OTLP have."""
 
     tls: Annotated[Tls, says("TLS; an endpoint with http:// is plain text.")] = Tls()
@@ -190,12 +190,12 @@ class Otlp(Exporter):
     sending_queue: Annotated[SendingQueue, says("What may wait for the peer.")] = SendingQueue()
 
 
-class OtlpGrpc(Otlp, kw_only=True, tag="otlp_grpc"):
+class OtlpGrpc(Otlp, frozen=True, kw_only=True, tag="otlp_grpc"):
     endpoint: Annotated[str, says("Where to send, such as collector:4317 or http://127.0.0.1:4317.", min_length=1)]
     timeout: Annotated[Duration, says("A request without an answer for so long has failed.", ge=0.1, le=600)] = 5.0
 
 
-class OtlpHttp(Otlp, kw_only=True, tag="otlp_http"):
+class OtlpHttp(Otlp, frozen=True, kw_only=True, tag="otlp_http"):
     endpoint: Annotated[str, says("Where to send; /v1/logs and so on are added, such as https://collector:4318.")] = ""
     logs_endpoint: Annotated[str, says("The whole URL for log records; empty: endpoint with /v1/logs.")] = ""
     metrics_endpoint: Annotated[str, says("The whole URL for metrics; empty: endpoint with /v1/metrics.")] = ""
@@ -203,7 +203,7 @@ class OtlpHttp(Otlp, kw_only=True, tag="otlp_http"):
     timeout: Annotated[Duration, says("A request without an answer for so long has failed.", ge=0.1, le=600)] = 30.0
 
 
-class Console(Exporter, tag="console"):
+class Console(Exporter, frozen=True, kw_only=True, tag="console"):
     """One readable line an event on stdout."""
 
     signals: Annotated[tuple[Signal, ...], says("What is shown.", min_length=1)] = ("logs",)
@@ -218,12 +218,12 @@ OLDER_NAMES = {"otlp": "otlp_grpc", "otlphttp": "otlp_http"}
 """Names that collectors used before, and that files still hold."""
 
 
-class Telemetry(Settings):
+class Telemetry(Settings, frozen=True, kw_only=True):
     enabled: Annotated[bool, says("Send the agent's own metrics and events to the same endpoint.")] = True
     interval: Annotated[Duration, says("Time between two exports.", ge=1, le=3600)] = 15.0
 
 
-class Config(Settings):
+class Config(Settings, frozen=True, kw_only=True):
     """The whole of it; `Config()` is what an empty file gives, before the standard variables are looked at."""
 
     probes: Annotated[Probes, says("What is watched.")] = Probes()
@@ -237,8 +237,7 @@ class Config(Settings):
     resource: Annotated[Resource, says("What is known of everything here.")] = Resource()
     exporters: Annotated[
         dict[str, OtlpGrpc | OtlpHttp | Console],
-        says("Where it goes: otlp_grpc, otlp_http, console, each also as type/name. Empty: OTLP to the endpoint that "
-             "OTEL_EXPORTER_OTLP_ENDPOINT names, else console."),
+        says("Where it goes; empty: OTLP to what OTEL_EXPORTER_OTLP_ENDPOINT names, else the console."),
     ] = {}
     telemetry: Annotated[Telemetry, says("The agent's signals about itself.")] = Telemetry()
     shutdown_timeout: Annotated[Duration, says("Longest time to send what is left when stopping.", ge=0, le=600)] = 5.0

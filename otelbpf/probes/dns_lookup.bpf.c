@@ -92,6 +92,7 @@ struct asked {
 	__u16 question_type;
 	__u16 question_class;
 	__u32 retries;
+	bool hidden; /* by a filter */
 };
 
 struct pending {
@@ -272,6 +273,8 @@ static __always_inline void remember_question(struct __sk_buff *skb, const struc
 	__builtin_memcpy(entry->local_address, message->local_address, 16);
 	entry->local_port = message->local_port;
 	entry->family = message->family;
+	entry->asked.hidden = filtered(&entry->asked.head, message->key.remote_address, message->local_port,
+				       message->key.remote_port);
 	entry->question_bytes = bytes;
 	OPAQUE(bytes);
 	if (bytes > 0 && bytes <= QUESTION_BYTES)
@@ -331,14 +334,16 @@ static __noinline int answered(struct __sk_buff *skb, struct message *message)
 		return 0;
 	leave_table(asked.share);
 	if (message->key.role == SERVER) {
-		head_of_current(&asked.head);
 		struct event_head *owner = owner_of(skb, BPF_SK_STORAGE_GET_F_CREATE);
 
+		head_of_current(&asked.head);
+		asked.hidden = filtered(&asked.head, message->key.remote_address, message->local_port,
+					message->key.remote_port);
 		if (owner)
 			*owner = asked.head;
 	}
 	asked.head.time_ns = bpf_ktime_get_boot_ns();
-	if (filtered(&asked.head, message->key.remote_address, message->local_port, message->key.remote_port)) {
+	if (asked.hidden) {
 		COUNT(filtered);
 		return 0;
 	}
@@ -368,10 +373,11 @@ static __noinline int answered(struct __sk_buff *skb, struct message *message)
 	return 0;
 }
 
-/* -1 when there is no message there that we follow. */
-static __noinline int message_seen(struct __sk_buff *skb, struct message *message)
+/* -1 when there is no message there that we follow. Not static: so the verifier looks at it once, not for each call
+ * and each path to it, which made the load take seconds. */
+__noinline int message_seen(struct __sk_buff *skb, struct message *message)
 {
-	if (read_question(skb, message))
+	if (!message || read_question(skb, message))
 		return -1;
 	if (message->flags & FLAG_RESPONSE) {
 		message->key.role = message->sent ? SERVER : CLIENT;
@@ -467,7 +473,7 @@ static __always_inline void read_addresses(struct __sk_buff *skb, bool v6, __u8 
 #define IPV6 2
 
 /* A packet from or to a port of ours. `ports` is source << 16 | destination. */
-static __noinline int packet(struct __sk_buff *skb, __u32 offset, __u32 transport, __u32 ports, __u32 how)
+__noinline int packet(struct __sk_buff *skb, __u32 offset, __u32 transport, __u32 ports, __u32 how)
 {
 	struct message message = {};
 	__u16 source = ports >> 16, destination = ports;
@@ -494,7 +500,7 @@ static __noinline int packet(struct __sk_buff *skb, __u32 offset, __u32 transpor
 }
 
 /* Where the transport header is; 0 when extension headers hide it. Returns its protocol through `transport`. */
-static __noinline __u32 skip_extensions(struct __sk_buff *skb, __u32 next)
+__noinline __u32 skip_extensions(struct __sk_buff *skb, __u32 next)
 {
 	__u32 offset = sizeof(struct ipv6hdr);
 
@@ -544,7 +550,7 @@ static __always_inline void look_at(struct __sk_buff *skb, __u32 how)
 			__u32 found = skip_extensions(skb, transport);
 
 			transport = found & 0xff;
-			offset = found >> 8;
+			offset = found >> 8 & 0x3fff; /* a bound for the verifier: four extensions are shorter */
 		}
 	} else {
 		return;
@@ -620,7 +626,7 @@ static long expire(void *map, struct pending_key *at, struct pending *entry, __u
 
 	if (!entry->asked.first_ns || entry->last_ns + timeout_ns > *now)
 		return 0;
-	bool hidden = filtered(&entry->asked.head, key.remote_address, entry->local_port, key.remote_port);
+	bool hidden = entry->asked.hidden;
 
 	if (!hidden) {
 		event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* TCP connections: one record when a connection ends, one when a connect fails; nothing in between.
+ *
+ * What must be remembered meanwhile lives in the socket (`connections`), is freed with it, and is copied by the kernel
+ * from a listener to every socket it accepts. So a server's connection has an owner before anybody has accepted it,
+ * and the process that first reads or writes takes it over: with a prefork server that is the worker. */
+#include "tcp_record.bpf.h"
+#include "tcp_unsent.bpf.h"
+
+#define MSG_PEEK 2
+#define TOLD_ENTRIES 4096
+
+/* Sockets whose failure was told when it happened, so that connect() returning it is not told again. LRU: those
+ * that learn of it otherwise (SO_ERROR, or never) leave their entry behind. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, TOLD_ENTRIES);
+	__type(key, __u64);   /* address of the socket */
+	__type(value, __u64); /* cookie: addresses are used again */
+} told SEC(".maps");
+
+/* `was` tells which FIN came first. A reset that ends a connection leaves no other trace than the error, and one that
+ * we send when the application closes (unread data, SO_LINGER 0) is sent after this. */
+static __always_inline void explain_end(struct tcp_connection *event, const struct sock *sk, int was)
+{
+	int error = sk->sk_err;
+	bool reset = error == ECONNRESET || error == EPIPE;
+	bool aborted = error == 0 || error == ECONNABORTED;
+	bool open = was == TCP_ESTABLISHED || was == TCP_SYN_RECV;
+
+	if (was == TCP_LAST_ACK || was == TCP_CLOSE_WAIT)
+		event->close_reason = FIN_REMOTE;
+	else if (!open)
+		event->close_reason = FIN_LOCAL;
+	else
+		event->close_reason = reset ? RESET_REMOTE : aborted ? RESET_LOCAL : TIMEOUT;
+	event->rx_resets = reset;
+	if ((open || was == TCP_CLOSE_WAIT) && error == 0 && !event->tx_resets)
+		event->tx_resets = 1;
+	if (error && !is_orphan(sk))
+		event->error = reset || aborted ? ECONNRESET : ETIMEDOUT;
+}
+
+static __always_inline void closed(struct sock *sk, struct connection *connection, int was)
+{
+	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_connection *event;
+
+	if (!tcp || (!connection->start_ns && !connection->adopted))
+		return; /* never established */
+	if (!connection->role)
+		connection->role = role_by_counters(tcp, was);
+	event = record(sk, tcp, connection, KIND_CLOSED);
+	if (!event)
+		return;
+	explain_end(event, sk, was);
+	bpf_ringbuf_submit(event, 0);
+}
+
+static __always_inline void failed(struct sock *sk, struct connection *connection)
+{
+	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_connection *event;
+	__u64 address = (__u64)sk, cookie = bpf_get_socket_cookie(sk);
+
+	if (!tcp || !tcp->segs_out)
+		return; /* no SYN was sent: connect() itself will return the error */
+	bpf_map_update_elem(&told, &address, &cookie, BPF_ANY);
+	event = record(sk, tcp, connection, KIND_FAILED);
+	if (!event)
+		return;
+	event->start_ns = connection->adopted ? 0 : connection->owner.time_ns;
+	event->handshake_ns = connection->adopted ? 0 : event->head.time_ns - connection->owner.time_ns;
+	event->error = sk->sk_err ?: sk->sk_err_soft ?: ECANCELED;
+	bpf_ringbuf_submit(event, 0);
+}
+
+/* In the context of connect() or listen(). A socket may be used again after a disconnect. */
+static __always_inline void begin(struct sock *sk, __u8 role)
+{
+	struct connection *connection = bpf_sk_storage_get(&connections, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!connection)
+		return;
+	owned_by_current(connection, sk);
+	connection->start_ns = 0;
+	connection->handshake_ns = 0;
+	connection->role = role;
+	connection->adopted = 0;
+	connection->owned = role == ROLE_CLIENT;
+	connection->tx_resets = 0;
+}
+
+/* Creates only where the listener could not be adopted. */
+static __always_inline void established(struct sock *sk, int was)
+{
+	struct connection *connection = bpf_sk_storage_get(&connections, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	struct tcp_sock *tcp;
+
+	if (!connection)
+		return;
+	connection->start_ns = bpf_ktime_get_boot_ns();
+	if (!connection->role) {
+		connection->role = was == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER;
+		connection->owner.netns = netns_of_socket(sk);
+	}
+	if (connection->role == ROLE_CLIENT) {
+		connection->handshake_ns = connection->adopted ? 0 : connection->start_ns - connection->owner.time_ns;
+	} else {
+		/* The first sample is SYN-ACK → ACK; there is none after a SYN cookie or a repeated SYN-ACK. */
+		tcp = bpf_skc_to_tcp_sock(sk);
+		connection->handshake_ns = tcp ? (tcp->srtt_us >> 3) * 1000ULL : 0;
+	}
+	connection->adopted = 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(tcp_state_changed, struct sock *sk, int was, int is)
+{
+	struct connection *connection;
+
+	if (!is_tcp(sk))
+		return 0;
+	if (is == TCP_SYN_SENT || is == TCP_LISTEN) {
+		begin(sk, is == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER);
+	} else if (is == TCP_ESTABLISHED) {
+		established(sk, was);
+	} else if (is == TCP_CLOSE && was != TCP_LISTEN && was != TCP_CLOSE) {
+		connection = bpf_sk_storage_get(&connections, sk, NULL, 0);
+		if (connection && was == TCP_SYN_SENT)
+			failed(sk, connection);
+		else if (connection)
+			closed(sk, connection, was);
+	}
+	return 0;
+}
+
+/* Those that end a connection are sent after its record and are counted there. */
+SEC("tp_btf/tcp_send_reset")
+int BPF_PROG(tcp_reset_sent, struct sock *sk)
+{
+	struct connection *connection;
+
+	if (!sk || sk->__sk_common.skc_state == TCP_CLOSE)
+		return 0;
+	connection = bpf_sk_storage_get(&connections, sk, NULL, 0);
+	if (connection && connection->tx_resets < 255)
+		connection->tx_resets++;
+	return 0;
+}
+
+/* In the process that reads or writes, after the call. Every send and receive of the machine comes by. */
+static __always_inline int used(struct sock *sk)
+{
+	struct connection *connection;
+
+	if (!is_tcp(sk))
+		return 0;
+	connection = bpf_sk_storage_get(&connections, sk, NULL, 0);
+	if (!connection || connection->owned || sk->__sk_common.skc_state == TCP_LISTEN)
+		return 0;
+	owned_by_current(connection, sk);
+	connection->owned = 1;
+	return 0;
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(tcp_received, struct sock *sk, int result, int flags)
+{
+	return flags & MSG_PEEK ? 0 : used(sk); /* who only looks may hand it on */
+}
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(tcp_sent, struct sock *sk)
+{
+	return used(sk);
+}
+
+/* A connect() that failed before a SYN was sent (no route, no free port, not allowed) changes no state, or tells no
+ * error when it does. What failed after it was told by the state change. */
+SEC("tracepoint/syscalls/sys_exit_connect")
+int connect_returned(struct trace_event_raw_sys_exit *context)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tcp_connection *event, unsent = {};
+	long error = -context->ret;
+	__u64 address, *cookie;
+	struct sock *sk;
+
+	if (tells_no_failure(error))
+		return 0;
+	sk = connected_socket(task);
+	if (!sk || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP || !read_peer(&unsent, task))
+		return 0;
+	address = (__u64)sk;
+	unsent.cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	cookie = bpf_map_lookup_elem(&told, &address);
+	if (cookie && *cookie == unsent.cookie) {
+		bpf_map_delete_elem(&told, &address);
+		return 0;
+	}
+	COUNT(seen);
+	head_of_current(&unsent.head);
+	unsent.head.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	read_local(&unsent, sk);
+	if (filtered(&unsent.head, unsent.remote_address, unsent.local_port, unsent.remote_port)) {
+		COUNT(filtered);
+		return 0;
+	}
+	unsent.start_ns = unsent.head.time_ns;
+	unsent.error = error;
+	unsent.role = ROLE_CLIENT;
+	unsent.kind = KIND_FAILED;
+	event = event_reserve(sizeof(*event), 0);
+	if (!event)
+		return 0;
+	*event = unsent;
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+static __always_inline bool is_inet(const struct sock *sk)
+{
+	return sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6;
+}
+
+/* What exists when the agent starts: the first process that holds the socket is taken for its owner until one reads
+ * or writes. Listeners too, so that what they accept has an owner. May be called again for the same file. */
+SEC("iter/task_file")
+int tcp_adopt(struct bpf_iter__task_file *context)
+{
+	struct task_struct *task = context->task;
+	struct file *file = context->file;
+	struct connection *connection;
+	struct tcp_sock *tcp;
+	struct socket *socket;
+	struct sock *sk;
+	__u8 state;
+
+	if (!task || !file)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	sk = socket ? socket->sk : NULL;
+	if (!sk || !is_tcp(sk) || !is_inet(sk))
+		return 0;
+	state = sk->__sk_common.skc_state;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp || state == TCP_CLOSE || bpf_sk_storage_get(&connections, sk, NULL, 0))
+		return 0;
+	connection = bpf_sk_storage_get(&connections, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!connection)
+		return 0;
+	connection->adopted = 1;
+	connection->role = state == TCP_LISTEN ? ROLE_SERVER : role_by_counters(tcp, state);
+	connection->owner.cgroup_id = cgroup_id_of(task);
+	connection->owner.executable = executable_of(task);
+	connection->owner.pid = task->tgid;
+	connection->owner.netns = netns_of_socket(sk);
+	bpf_core_read(connection->owner.comm, sizeof(connection->owner.comm), &task->comm);
+	return 0;
+}
+
+/* All connections that live, in every network namespace. Nothing may be marked here: when its buffer is full the
+ * kernel calls again for the same element, and a close on another CPU may come between. */
+SEC("iter/bpf_sk_storage_map")
+int tcp_snapshot(struct bpf_iter__bpf_sk_storage_map *context)
+{
+	struct connection *connection = context->value;
+	struct tcp_connection event = {};
+	struct sock *sk = context->sk;
+	struct tcp_sock *tcp;
+	__u8 state;
+
+	if (!sk || !connection || (!connection->start_ns && !connection->adopted))
+		return 0;
+	state = sk->__sk_common.skc_state;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp || state == TCP_CLOSE || state == TCP_LISTEN || state == TCP_SYN_SENT)
+		return 0;
+	if (unwanted(sk, tcp, &connection->owner))
+		return 0;
+	fill(&event, sk, tcp, connection, KIND_SNAPSHOT);
+	bpf_seq_write(context->meta->seq, &event, sizeof(event));
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,25 @@
+"""What every test shares: markers by directory, so that a run can be chosen (`-m "not kernel and not e2e"` needs no root)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+MARKERS = {
+    "kernel": "loads programs into the running kernel; needs root",
+    "e2e": "runs the agent, or a real peer of it, as processes",
+}
+HERE = Path(__file__).parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        directory = item.path.relative_to(HERE).parts[0]
+        if directory in MARKERS:
+            item.add_marker(directory)

@@ -1,0 +1,209 @@
+"""Gets a probe its signal: tries its ways in order, with the real programs, and says what came of it.
+
+One hook that this kernel refuses costs one detail or one signal, never the agent.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from otelbpf import probes
+from otelbpf.errors import Unsupported
+from otelbpf.kernel import features
+from otelbpf.kernel.btf import Btf, record_dtype
+from otelbpf.kernel.drain import Source
+from otelbpf.kernel.object import Object
+from otelbpf.kernel.ring import Ring, ring_bytes, ring_class
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+
+    from otelbpf.probes.probe import Probe, Way
+
+_RING = "events"
+_LOST_WITHOUT = {
+    "adopt": "what existed before the agent started",
+    "snapshot": "what is alive, until it ends",
+    "sweep": "what has timed out",
+}
+
+
+class Refusal(NamedTuple):
+    """A way or a program that this kernel did not accept."""
+
+    what: str
+    reason: str
+
+
+@dataclass(slots=True)
+class AttachedProbe:
+    """A probe in the kernel, or the reasons why it is not there."""
+
+    probe: Probe
+    way: Way | None = None
+    refused: list[Refusal] = field(default_factory=list)
+    """Ways and programs that were tried in vain, in order."""
+    lost: list[str] = field(default_factory=list)
+    """Details that are not seen for want of an optional program."""
+    object: Object | None = None
+    ring: Ring | None = None
+    struct: np.dtype[np.void] | None = None
+    """The rows of a snapshot."""
+    record: np.dtype[np.void] | None = None
+    """The records of the ring: the same fields, behind the record's header."""
+    counts: Any = None
+    """Live view of `event_counts`; stays readable when the probe is gone."""
+    seconds: float = 0.0
+    """What loading and attaching took, vain tries included."""
+
+    @property
+    def state(self) -> str:
+        """`attached`, `degraded` (works, but see `lost`) or `failed`."""
+        if self.way is None:
+            return "failed"
+        return "degraded" if self.lost else "attached"
+
+    @property
+    def source(self) -> Source:
+        """The ring, for the drain."""
+        if self.ring is None:
+            raise Unsupported(self.probe.name, "not attached")
+        return Source(self.probe.name, self.ring)
+
+    def has(self, program: str | None) -> bool:
+        """Whether *program* (a name of the probe, or None) is loaded."""
+        return self.object is not None and program is not None and program in self.object.programs
+
+    def adopt(self) -> bytes:
+        """Runs the `adopt` iterator: what exists already becomes known to the other programs."""
+        return self._iterate(self.probe.adopt, None)
+
+    def snapshot(self) -> bytes:
+        """Rows of `struct`, one for each thing that is alive; empty when the probe has no such program."""
+        return self._iterate(self.probe.snapshot, self.probe.snapshot_map)
+
+    def sweep(self) -> None:
+        """Runs the `sweep` program: what has timed out becomes events."""
+        if self.object is not None and self.probe.sweep is not None and self.has(self.probe.sweep):
+            self.object.run(self.probe.sweep)
+
+    def _iterate(self, program: str | None, over: str | None) -> bytes:
+        if self.object is None or program is None or not self.has(program):
+            return b""
+        return self.object.iterate(program, over)
+
+
+def object_path(probe: str) -> Path:
+    """The compiled object of a probe, for this machine."""
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+    return Path(probes.__path__[0]) / "objects" / machine / f"{probe}.bpf.o"
+
+
+@contextmanager
+def attach(
+    probe: Probe,
+    config: Any,
+    *,
+    path: Path | None = None,
+    before_attach: Callable[[Object], None] = lambda _object: None,
+) -> Iterator[AttachedProbe]:
+    """The probe by the first of its ways that this kernel accepts; never raises for what the kernel refuses.
+
+    *before_attach* is called with the loaded object before any program can run (to fill filter maps).
+    Raises CannotRun when the object or libbpf is missing: then no probe can work.
+    """
+    path = path or object_path(probe.name)
+    attached = AttachedProbe(probe)
+    began = time.perf_counter()
+    constants = _constants(probe, config, path)
+    map_sizes = {**probe.map_sizes(config), **_ring_size(probe, config)}
+    with ExitStack() as open_:
+        for way in probe.ways:
+            opened = _open_way(attached, way, before_attach, path=path, constants=constants, map_sizes=map_sizes)
+            if opened is not None:
+                open_.push(opened)
+                attached.ring = open_.enter_context(_describe(attached, way, opened))
+                break
+        attached.seconds = time.perf_counter() - began
+        yield attached
+
+
+def _constants(probe: Probe, config: Any, path: Path) -> dict[str, int]:
+    """The probe's own, and what it takes from the machine where its object has a knob for it."""
+    machine = {
+        "cgroup_v1": int(features.cgroup_v1_memory_mount() is not None),
+        "self_pid": features.initial_pid() if config.filters.exclude_self else 0,
+    }
+    declared = Btf.read(path).variables
+    own = probe.constants(config)
+    return {**{name: value for name, value in machine.items() if name in declared}, **own}
+
+
+def _ring_size(probe: Probe, config: Any) -> dict[str, int]:
+    settings = getattr(config.probes, probe.name, None)
+    return {} if settings is None else {_RING: ring_bytes(settings.ring_size)}
+
+
+def _open_way(
+    attached: AttachedProbe, way: Way, before_attach: Callable[[Object], None], **settings: Any
+) -> Object | None:
+    """The object, loaded and attached, or None when a program the way cannot do without was refused."""
+    optional = _optional(attached.probe, way)
+    absent: set[str] = set()
+    while True:
+        chosen = [name for name in (*way.programs, *optional) if name not in absent]
+        opened = Object(programs=chosen, **settings)
+        try:
+            with ExitStack() as undo:
+                undo.enter_context(opened)
+                before_attach(opened)
+                _attach_programs(attached, way, opened, absent)
+                undo.pop_all()
+        except Unsupported as refusal:
+            dispensable = refusal.what in optional and refusal.what not in absent
+            attached.refused.append(Refusal(refusal.what if dispensable else f"way {way.name}", str(refusal)))
+            if not dispensable:
+                return None
+            absent.add(refusal.what)
+        else:
+            attached.lost = [optional[name] for name in optional if name in absent]
+            return opened
+
+
+def _optional(probe: Probe, way: Way) -> dict[str, str]:
+    """Programs that the probe can do without → what is lost."""
+    lost = {name: way.lost.get(name, f"what {name} sees") for name in way.optional}
+    for role, detail in _LOST_WITHOUT.items():
+        program = getattr(probe, role)
+        if program is not None and program not in way.programs:
+            lost.setdefault(program, detail)
+    return lost
+
+
+def _attach_programs(attached: AttachedProbe, way: Way, opened: Object, absent: set[str]) -> None:
+    for program in way.programs:
+        opened.attach(program)
+    for program in way.optional:
+        if program in absent:
+            continue
+        try:
+            opened.attach(program)
+        except Unsupported as refusal:
+            attached.refused.append(Refusal(program, refusal.reason))
+            absent.add(program)
+
+
+def _describe(attached: AttachedProbe, way: Way, opened: Object) -> Ring:
+    struct = opened.layout(attached.probe.struct)
+    attached.way, attached.object = way, opened
+    attached.struct, attached.record = struct, record_dtype(struct)
+    attached.counts = opened.bss("event_counts")
+    ring = opened.map(_RING)
+    return ring_class()(ring.fd, ring.max_entries, struct.itemsize)

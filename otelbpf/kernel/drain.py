@@ -1,0 +1,126 @@
+"""The drain thread: copies records out of the rings before they are full, and does nothing else."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from otelbpf.kernel.ring import Ring
+
+_POLL_MS = 1000
+"""Bounded, because a commit that races our consumer position may go unnotified."""
+_COALESCE_S = 0.010
+"""A wake-up costs the traced application 5 µs, so there is at most one a tick; also the wait for a busy head."""
+
+
+class Source(NamedTuple):
+    """One ring, open, and whose it is."""
+
+    name: str
+    ring: Ring
+
+
+class Drain:
+    """The thread between rings and the rest; a context manager.
+
+    What it has read waits, bounded by *capacity_bytes*, for `take`. When the consumer is too slow the *oldest* is
+    shed, and counted: what is fresh is what an operator looks at, and the rings stay able to take more.
+    """
+
+    def __init__(self, sources: Sequence[Source], capacity_bytes: int) -> None:
+        self.sources = tuple(sources)
+        self.shed = [0] * len(self.sources)
+        """Events thrown away here, by source."""
+        self.ready = threading.Event()
+        """Set, at most once a tick, when there is something to take; cleared by `take`."""
+        self.max_wait_bytes = 0
+        """The most that has waited so far."""
+        self._capacity_bytes = capacity_bytes
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._waiting_bytes = 0
+        self._lock = threading.Lock()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="drain", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poller = select.poll()
+        for fd in (self._stop_fd, *(source.ring.fd for source in self.sources)):
+            self._poller.register(fd, select.POLLIN)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        os.close(self._stop_fd)
+
+    def stop(self) -> None:
+        """Reads all that the rings hold now, once, and ends; what it read can still be taken. May be called twice."""
+        os.eventfd_write(self._stop_fd, 1)
+        self._thread.join()
+
+    def take(self) -> list[tuple[int, bytes]]:
+        """What has been read since the last call, in order: (index of the source, records with their headers).
+
+        Raises what ended the thread, if it did not end by `stop`.
+        """
+        self.ready.clear()
+        with self._lock:
+            taken, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
+        if self._failure is not None and not taken:
+            raise self._failure
+        return list(taken)
+
+    def pending(self, source: int) -> int:
+        """Records of the source that the kernel has written and nobody has taken."""
+        ring = self.sources[source].ring
+        with self._lock:
+            waiting = sum(len(records) for index, records in self._waiting if index == source)
+        return ring.pending + waiting // ring.stride
+
+    def _run(self) -> None:
+        try:
+            while not self._stop_asked():
+                time.sleep(_COALESCE_S)
+                self._tick()
+            self._tick()
+        except BaseException as failure:  # noqa: BLE001 - whatever it is, the consumer is told: `take` raises it
+            self._failure = failure
+        finally:
+            self.ready.set()
+
+    def _stop_asked(self) -> bool:
+        return any(fd == self._stop_fd for fd, _event in self._poller.poll(_POLL_MS))
+
+    def _tick(self) -> None:
+        # Up to where the producers are now: chasing them would never end, and costs 25 times as much a record.
+        limits = [source.ring.producer for source in self.sources]
+        something = False
+        for index, (source, limit) in enumerate(zip(self.sources, limits, strict=True)):
+            drain = source.ring.drain
+            while (records := drain(limit)) is not None:
+                if records:
+                    self._keep(index, records)
+                    something = True
+        if something:
+            self.ready.set()
+
+    def _keep(self, index: int, records: bytes) -> None:
+        with self._lock:
+            self._waiting.append((index, records))
+            self._waiting_bytes += len(records)
+            while self._waiting_bytes > self._capacity_bytes:
+                oldest, lost = self._waiting.popleft()
+                self._waiting_bytes -= len(lost)
+                self.shed[oldest] += len(lost) // self.sources[oldest].ring.stride
+            self.max_wait_bytes = max(self.max_wait_bytes, self._waiting_bytes)

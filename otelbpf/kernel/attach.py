@@ -94,6 +94,11 @@ class AttachedProbe:
         if self.object is not None and self.probe.sweep is not None and self.has(self.probe.sweep):
             self.object.run(self.probe.sweep)
 
+    def detach(self) -> None:
+        """No new events from here on; what is in the ring, and what is alive, can still be read."""
+        if self.object is not None:
+            self.object.detach()
+
     def _iterate(self, program: str | None, over: str | None) -> bytes:
         if self.object is None or program is None or not self.has(program):
             return b""

@@ -58,6 +58,7 @@ class Object:
             self._set_constants()
             self._set_map_sizes()
             self._load()
+            self._links = undo.enter_context(ExitStack())
             self._release = undo.pop_all()
         return self
 
@@ -144,7 +145,11 @@ class Object:
             error = libbpf().error()
         if not link:
             raise refusal(program, error, messages)
-        self._release.callback(libbpf().bpf_link__destroy, link)
+        self._links.callback(libbpf().bpf_link__destroy, link)
+
+    def detach(self) -> None:
+        """No program runs on events any more; maps and iterators stay. May be called twice."""
+        self._links.close()
 
     def _attach_to_cgroup_root(self, program: str, handle: int) -> int | None:
         mount = cgroup2_mount()

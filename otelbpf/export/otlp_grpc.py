@@ -1,0 +1,96 @@
+"""OTLP over gRPC: one unary call a request, with the bytes as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from otelbpf import __version__
+from otelbpf.export.answer import Accepted, Answer, Failure
+from otelbpf.export.endpoint import Certificates, grpc_endpoint, read_certificates
+from otelbpf.export.response import partial_success, shortened, status_details
+
+if TYPE_CHECKING:
+    import grpc
+
+    from otelbpf.config import OtlpGrpc
+    from otelbpf.export.request import Request
+
+METHODS = {
+    "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+    "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+}
+# https://opentelemetry.io/docs/specs/otlp/#failures; RESOURCE_EXHAUSTED only when the server says when it recovers.
+RETRYABLE = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
+RECONNECT_MS = {"initial": 500, "min": 2000, "max": 5000}
+"""gRPC's own wait between connections grows to two minutes otherwise, long after the peer is back."""
+
+
+class GrpcTransport:
+    """Sends to one OTLP/gRPC endpoint. A context manager; `send` is called by one thread at a time."""
+
+    component = "otelbpf_otlp_grpc"
+
+    def __init__(self, name: str, settings: OtlpGrpc) -> None:
+        self.endpoint = grpc_endpoint(name, settings)
+        self.timeout_s = settings.timeout
+        self._name = name
+        self._settings = settings
+        self._certificates = Certificates()
+        self._metadata = tuple((key.lower(), value) for key, value in settings.headers.items())
+        self._channel: grpc.Channel | None = None
+        self._calls: dict[str, Any] = {}
+
+    def check(self) -> None:
+        """Reads the files that the settings name; raises ConfigError."""
+        self._certificates = read_certificates(self._name, self._settings.tls)
+
+    def __enter__(self) -> Self:
+        channel = self._channel = self._open()
+        self._calls = {signal: channel.unary_unary(method) for signal, method in METHODS.items()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancels the call under way."""
+        if self._channel is not None:
+            self._channel.close()
+
+    def send(self, request: Request, timeout_s: float) -> Answer:
+        """One try, of at most *timeout_s*."""
+        import grpc
+
+        try:
+            body = self._calls[request.signal](request.body, timeout=timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            return failure_of(error)
+        except ValueError as error:  # the channel was closed under the call
+            return Failure("CANCELLED", str(error), retryable=True)
+        return partial_success(body, request.items) if body else Accepted()
+
+    def _open(self) -> grpc.Channel:
+        import grpc
+
+        options: list[tuple[str, int | str]] = [(f"grpc.{key}_reconnect_backoff_ms", wait_ms) for key, wait_ms in RECONNECT_MS.items()]
+        options.append(("grpc.primary_user_agent", f"otelbpf/{__version__}"))
+        compression = grpc.Compression.Gzip if self._settings.compression == "gzip" else grpc.Compression.NoCompression
+        if not self.endpoint.secure:
+            return grpc.insecure_channel(self.endpoint.authority, options, compression)
+        if override := self._settings.tls.server_name_override:
+            options.append(("grpc.ssl_target_name_override", override))
+        files = self._certificates
+        credentials = grpc.ssl_channel_credentials(files.authorities, files.key, files.chain)
+        return grpc.secure_channel(self.endpoint.authority, credentials, options, compression)
+
+
+def failure_of(error: Any) -> Failure:
+    """The failure that a gRPC error is, by the rules of the OTLP specification."""
+    code = error.code().name
+    message, after_s = error.details() or "", None
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            _, after_s = status_details(value)
+    retryable = code in RETRYABLE or (code == "RESOURCE_EXHAUSTED" and after_s is not None)
+    return Failure(code, shortened(message), retryable, after_s)

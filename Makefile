@@ -1,0 +1,79 @@
+# make run: set up what is missing and show what happens on this node. Everything else: make help.
+SHELL := /bin/bash
+VENV := .venv
+PIP := $(VENV)/bin/pip install -q --disable-pip-version-check -c requirements.lock
+PYTEST := $(VENV)/bin/pytest
+SOURCES := otelbpf tests scripts hatch_build.py
+C_SOURCES := $(wildcard otelbpf/*/*.bpf.c otelbpf/*/*/*.bpf.h)
+
+.DEFAULT_GOAL := help
+.PHONY: help run setup setup-test bpf test test-unit test-kernel test-e2e bench lint format docs peers wheel clean
+
+help:           ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: setup      ## watch this node; ARGS="-c config/examples/otlp.yaml" and the like go to `otelbpf run`
+	@exec $(VENV)/bin/otelbpf run $(ARGS)
+
+setup:          ## packages, virtual environment, BPF objects: what is missing of them
+	@scripts/setup.sh run
+	@$(MAKE) --no-print-directory $(VENV)/.installed bpf
+
+setup-test:
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory $(VENV)/.installed-dev bpf
+
+$(VENV)/bin/python:
+	@python=$$(scripts/python.sh) && "$$python" -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml requirements.lock
+	@echo "setup: Python packages"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "setup: Python packages for tests"
+	@$(PIP) -e .[dev]
+	@touch $@
+
+bpf:            ## compile the BPF objects that are older than their sources
+	@scripts/compile_bpf.sh $(BPF_FLAGS)
+
+test: setup-test peers      ## all tests (root)
+	$(PYTEST) $(ARGS)
+
+test-unit: $(VENV)/.installed-dev bpf     ## what needs neither root nor peers; under a minute
+	$(PYTEST) tests/unit $(ARGS)
+
+test-kernel: setup-test     ## probes on this kernel (root)
+	$(PYTEST) tests/kernel $(ARGS)
+
+test-e2e: setup-test peers  ## the agent with a real collector (root)
+	$(PYTEST) tests/e2e $(ARGS)
+
+bench: setup-test           ## the figures of docs/performance.md (root)
+	$(VENV)/bin/python -m tests.bench $(ARGS)
+
+lint: $(VENV)/.installed-dev   ## ruff, mypy, clang-format
+	$(VENV)/bin/ruff check $(SOURCES)
+	$(VENV)/bin/ruff format --check $(SOURCES)
+	$(VENV)/bin/mypy
+	clang-format --dry-run --Werror $(C_SOURCES)
+
+format: $(VENV)/.installed-dev ## what lint wants, as far as a program can do it
+	-$(VENV)/bin/ruff check --fix -q $(SOURCES)
+	$(VENV)/bin/ruff format -q $(SOURCES)
+	clang-format -i $(C_SOURCES)
+
+docs: $(VENV)/.installed-dev   ## what is generated from the code: config/otelbpf.yaml, tables in README and docs/
+	$(VENV)/bin/python scripts/docs.py
+
+peers:          ## the real collector that the tests talk to; minutes, once
+	@scripts/peers.sh
+
+wheel: setup-test           ## dist/*.whl with the objects of all architectures
+	$(VENV)/bin/pip wheel -q --disable-pip-version-check --no-deps -w dist .
+
+clean:          ## everything that was made here; the peers' cache stays
+	rm -rf $(VENV) dist build otelbpf/probes/objects .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -r {} +

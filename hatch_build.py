@@ -1,0 +1,15 @@
+"""Compiles the BPF objects into the wheel: nothing is compiled on a node."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class CompileBpf(BuildHookInterface[Any]):
+    """Runs what `make bpf` runs; an editable install leaves that to make."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version != "editable" and self.target_name == "wheel":
+            subprocess.run([str(Path(self.root, "scripts", "compile_bpf.sh"))], check=True)

@@ -1,0 +1,129 @@
+"""The two ends of a connection or lookup: addresses as text, what kind of place the peer is, and its name.
+
+Made once an address (and role and name); rows carry integers. Caches are small on purpose: making an address again
+costs two microseconds, keeping a hundred thousand of them a hundred megabytes.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from otelbpf.batch import Categorical, Facts
+from otelbpf.enrich.distinct import distinct_together, words
+from otelbpf.enrich.memory import Made
+from otelbpf.signals import names
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from otelbpf.batch import Batch, Column
+    from otelbpf.enrich.hostname import Names
+    from otelbpf.enrich.machine import Answers
+    from otelbpf.enrich.memory import Counters
+
+PEERS = 8192
+OWN = 4096
+EDGES = 16_384
+CLIENT, SERVER = 1, 2
+MAPPED = bytes(10) + b"\xff\xff"
+NOWHERE = (bytes(16), MAPPED + bytes(4))
+"""What the kernel has when a connect fails before a route was found."""
+LOOPBACK6 = bytes(15) + b"\x01"
+LOOPBACK4 = MAPPED + b"\x7f"
+
+
+class _Peer(NamedTuple):
+    remote: Facts
+    edge: Facts
+
+
+class Addresses:
+    """Adds the columns `local`, `remote` and `edge` (what of the peer may stand on a metric)."""
+
+    def __init__(self, machine: Answers) -> None:
+        self._machine = machine
+        self._own: frozenset[bytes] = frozenset()
+        self._peers: Made[tuple[bytes, int, Names], _Peer] = Made(PEERS, self._peer)
+        self._locals: Made[tuple[bytes, bool], Facts] = Made(OWN, _local)
+        self._edges: Made[tuple[str, str], Facts] = Made(EDGES, _edge)
+
+    def columns(self, batch: Batch, name_codes: NDArray[np.intp], name_values: list[Names]) -> dict[str, Column]:
+        """The three columns; *name_codes* says which of *name_values* each row's peer has."""
+        own = self._machine.addresses()
+        if own != self._own:
+            self._own = own
+            self._peers.clear()
+        return {"local": self._local_column(batch), **self._peer_columns(batch, name_codes, name_values)}
+
+    def counters(self) -> Counters:
+        return self._peers.counters()
+
+    def _local_column(self, batch: Batch) -> Categorical:
+        addresses = batch.rows["local_address"]
+        serving = batch.rows["role"] == SERVER
+        found = distinct_together((*words(addresses), serving.astype(np.uint64)))
+        keys = zip(addresses[found.rows].tolist(), serving[found.rows].tolist(), strict=True)
+        return Categorical(found.codes, self._locals.of_all(keys))
+
+    def _peer_columns(self, batch: Batch, name_codes: NDArray[np.intp], name_values: list[Names]) -> dict[str, Column]:
+        addresses, roles = batch.rows["remote_address"], batch.rows["role"]
+        found = distinct_together((*words(addresses), name_codes.astype(np.uint64) << np.uint64(8) | roles))
+        named = [name_values[code] for code in name_codes[found.rows].tolist()]
+        keys = zip(addresses[found.rows].tolist(), roles[found.rows].tolist(), named, strict=True)
+        peers = self._peers.of_all(keys)
+        edges: dict[int, int] = {}
+        edge_codes = np.array([edges.setdefault(id(peer.edge), len(edges)) for peer in peers], dtype=np.intp)
+        edge_values = list({id(peer.edge): peer.edge for peer in peers}.values())
+        return {
+            "remote": Categorical(found.codes, [peer.remote for peer in peers]),
+            "edge": Categorical(edge_codes[found.codes], edge_values),
+        }
+
+    def _peer(self, key: tuple[bytes, int, Names]) -> _Peer:
+        address, role, known_as = key
+        place = self._place(address)
+        facts: dict[str, object] = {names.NETWORK_TYPE: _family(address), names.OTELBPF_PEER_TYPE: place}
+        if address not in NOWHERE:
+            text = address_text(address)
+            facts[names.NETWORK_PEER_ADDRESS] = text
+            if role == CLIENT:
+                facts[names.SERVER_ADDRESS] = known_as[0] if known_as else text
+            elif role == SERVER:
+                facts[names.CLIENT_ADDRESS] = text
+        if known_as:
+            facts[names.NET_PEER_NAME] = known_as[0]
+        if len(known_as) > 1:
+            facts[names.OTELBPF_PEER_NAMES] = list(known_as)
+        return _Peer(Facts(facts), self._edges[place, known_as[0] if known_as else ""])
+
+    def _place(self, address: bytes) -> str:
+        if address.startswith(LOOPBACK4) or address == LOOPBACK6:
+            return "loopback"
+        return "host" if address in self._own else "external"
+
+
+def address_text(address: bytes) -> str:
+    """Sixteen bytes as text; a mapped IPv4 address with dots."""
+    if address.startswith(MAPPED):
+        return socket.inet_ntop(socket.AF_INET, address[12:])
+    return socket.inet_ntop(socket.AF_INET6, address)
+
+
+def _family(address: bytes) -> str:
+    return "ipv4" if address.startswith(MAPPED) else "ipv6"
+
+
+def _local(key: tuple[bytes, bool]) -> Facts:
+    address, serving = key
+    if address in NOWHERE:
+        return Facts()
+    text = address_text(address)
+    return Facts({names.NETWORK_LOCAL_ADDRESS: text, **({names.SERVER_ADDRESS: text} if serving else {})})
+
+
+def _edge(key: tuple[str, str]) -> Facts:
+    place, name = key
+    return Facts({names.OTELBPF_PEER_TYPE: place, **({names.SERVER_ADDRESS: name} if name else {})})

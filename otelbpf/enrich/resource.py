@@ -1,0 +1,186 @@
+"""Whose signal it is: the OTLP resource of what is observed. One per container, else systemd unit, else executable.
+
+The Facts hold all attributes. Metrics leave out those in `names.RUN_ONLY` (container.id, container.runtime.name):
+a restart must not split a series.
+
+service.name of a container is what its runtime calls it. Where no file of a runtime tells, it is the name of the
+first executable that ran in the container (its oldest process, for one older than the agent): a container has one
+first program whichever of its processes happens to make the next event, so the name stays for its whole life.
+
+service.instance.id of an executable is host.id and its *name*: a name stays when a package manager gives each version
+a path of its own, and the same program in two mount namespaces is one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from otelbpf import __version__
+from otelbpf.batch import Categorical, Facts
+from otelbpf.enrich.distinct import distinct_together
+from otelbpf.enrich.memory import Memory
+from otelbpf.signals import names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otelbpf.batch import Batch
+    from otelbpf.enrich.container import Cgroups, Container
+    from otelbpf.enrich.machine import Answers
+    from otelbpf.enrich.memory import Counters
+
+RESOURCES = 10_000
+CONTAINERS = 10_000
+RUNTIME_PROGRAMS = frozenset({"runc", "crun", "youki", "runsc", "conmon", "containerd-shim-runc-v2", "exe"})
+"""What a runtime runs inside the cgroup before it gives way to the container's own program."""
+NS_PER_S = 10**9
+
+
+class Owner(NamedTuple):
+    """What a resource is of: the key under which it is kept."""
+
+    kind: str
+    name: str
+
+
+class Resources:
+    """Rows → the resource each belongs to."""
+
+    def __init__(
+        self, machine: Answers, cgroups: Cgroups, attributes: Mapping[str, object], forget_after_s: float
+    ) -> None:
+        """*attributes* are the user's own; a resource not seen for *forget_after_s* is forgotten."""
+        self._machine = machine
+        self._cgroups = cgroups
+        self._attributes = attributes
+        self._forget_after_ns = int(forget_after_s * NS_PER_S)
+        self._known: Memory[Owner, Facts] = Memory(RESOURCES)
+        self._used_ns: dict[Owner, int] = {}
+        self._swept_ns = 0
+        self._first_program: Memory[str, str] = Memory(CONTAINERS)
+        self._host: dict[str, object] = {}
+
+    def ask_host(self) -> None:
+        """Learns what all resources have in common."""
+        found = {
+            names.HOST_NAME: self._machine.host_name(),
+            names.HOST_ID: self._machine.host_id(),
+            names.TELEMETRY_DISTRO_NAME: "otelbpf",
+            names.TELEMETRY_DISTRO_VERSION: __version__,
+        }
+        self._host = {**{name: value for name, value in found.items() if value is not None}, **self._attributes}
+
+    def learn(self, executed: Batch, processes: Categorical) -> None:
+        """Takes in executions: the first one in a container names it."""
+        rows = executed.rows
+        triples = zip(
+            rows["head"]["cgroup_id"].tolist(), rows["head"]["pid"].tolist(), processes.codes.tolist(), strict=True
+        )
+        for cgroup_id, pid, code in triples:
+            container_id = self._cgroups.of(cgroup_id, pid).container_id
+            program = processes.values[code].get(names.PROCESS_EXECUTABLE_NAME, "")
+            if container_id and program not in RUNTIME_PROGRAMS:
+                self._first_program.setdefault(container_id, program)
+
+    def of(self, batch: Batch, processes: Categorical) -> Categorical:
+        """The resource of each row; *processes* says what each row's process runs."""
+        head = batch.rows["head"]
+        cgroup_ids = head["cgroup_id"]
+        found = distinct_together((cgroup_ids, processes.codes.astype(np.uint64)))
+        now_ns = int(head["time_ns"].max())
+        self._forget_old(now_ns)
+        place: dict[int, int] = {}
+        values: list[Facts] = []
+        merged = np.empty(len(found.rows), dtype=np.intp)
+        asked = zip(cgroup_ids[found.rows].tolist(), head["pid"][found.rows].tolist(), strict=True)
+        for at, (cgroup_id, pid) in enumerate(asked):
+            process = processes.values[processes.codes[found.rows[at]]]
+            facts = self._resource(cgroup_id, pid, process, now_ns)
+            if id(facts) not in place:
+                place[id(facts)] = len(values)
+                values.append(facts)
+            merged[at] = place[id(facts)]
+        return Categorical(merged[found.codes], values)
+
+    def counters(self) -> Counters:
+        return self._known.counters()
+
+    def _resource(self, cgroup_id: int, pid: int, process: Facts, now_ns: int) -> Facts:
+        container = self._cgroups.of(cgroup_id, pid)
+        owner = _owner(container, process)
+        self._used_ns[owner] = now_ns
+        known = self._known.recall(owner)
+        if known is None:
+            self._known[owner] = known = Facts(
+                {**self._host, **self._of_owner(owner, container, cgroup_id, pid, process)}
+            )
+        return known
+
+    def _of_owner(
+        self, owner: Owner, container: Container, cgroup_id: int, pid: int, process: Facts
+    ) -> dict[str, object]:
+        if owner.kind == "container":
+            return self._of_container(container, cgroup_id, pid, process)
+        if not owner.name:
+            return {}
+        own: dict[str, object] = {names.SERVICE_NAME: owner.name.removesuffix(".service")}
+        host = self._host.get(names.HOST_ID) or self._host.get(names.HOST_NAME)
+        if host is not None:
+            own[names.SERVICE_INSTANCE_ID] = f"{host}/{owner.name}"
+        if owner.kind == "unit":
+            own[names.SYSTEMD_UNIT_NAME] = owner.name
+        return own
+
+    def _of_container(self, container: Container, cgroup_id: int, pid: int, process: Facts) -> dict[str, object]:
+        named = self._machine.container_named(container.container_id)
+        name = named.name if named is not None else self._program_of(container.container_id, cgroup_id, pid, process)
+        own: dict[str, object] = {
+            names.SERVICE_INSTANCE_ID: container.container_id,
+            names.CONTAINER_ID: container.container_id,
+        }
+        if name:
+            own[names.SERVICE_NAME] = name
+        if container.runtime:
+            own[names.CONTAINER_RUNTIME_NAME] = container.runtime
+        return own | (_image(named.image) if named is not None else {})
+
+    def _program_of(self, container_id: str, cgroup_id: int, pid: int, process: Facts) -> str:
+        first = self._first_program.get(container_id)
+        if first is None:
+            path = self._machine.first_executable(cgroup_id, pid)
+            first = path.rpartition("/")[2] if path else str(process.get(names.PROCESS_EXECUTABLE_NAME, ""))
+            self._first_program[container_id] = first
+        return first
+
+    def _forget_old(self, now_ns: int) -> None:
+        if now_ns - self._swept_ns < self._forget_after_ns:
+            return
+        self._swept_ns = now_ns
+        old = [owner for owner, used_ns in self._used_ns.items() if now_ns - used_ns > self._forget_after_ns]
+        for owner in old:
+            del self._used_ns[owner]
+            self._known.pop(owner, None)
+
+
+def _owner(container: Container, process: Facts) -> Owner:
+    name = str(process.get(names.PROCESS_EXECUTABLE_NAME, ""))
+    if container.container_id and name not in RUNTIME_PROGRAMS:
+        return Owner("container", container.container_id)
+    if container.unit:
+        return Owner("unit", container.unit)
+    if names.PROCESS_EXECUTABLE_PATH not in process:  # kworker/0:1 is the kernel's kworker, whichever the CPU
+        name = name.partition("/")[0]
+    return Owner("executable", name)
+
+
+def _image(reference: str) -> dict[str, object]:
+    """registry:5000/nginx:1.25@sha256:… → name registry:5000/nginx, tags 1.25; an id instead of a name says nothing."""
+    reference = reference.partition("@")[0]
+    if not reference or reference.startswith("sha256:"):
+        return {}
+    name, colon, tag = reference.rpartition(":")
+    if not colon or "/" in tag:
+        return {names.CONTAINER_IMAGE_NAME: reference}
+    return {names.CONTAINER_IMAGE_NAME: name, names.CONTAINER_IMAGE_TAGS: [tag]}

@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otelbpf import probes
@@ -17,14 +18,16 @@ from otelbpf.errors import Unsupported
 from otelbpf.kernel import features
 from otelbpf.kernel.btf import Btf, record_dtype
 from otelbpf.kernel.drain import Source
+from otelbpf.kernel.memory_order import ring_class
 from otelbpf.kernel.object import Object
-from otelbpf.kernel.ring import Ring, ring_bytes, ring_class
+from otelbpf.kernel.ring import ring_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy as np
 
+    from otelbpf.kernel.ring import Ring
     from otelbpf.probes.probe import Probe, Way
 
 _RING = "events"
@@ -117,17 +120,19 @@ def attach(
     config: Any,
     *,
     path: Path | None = None,
+    knobs: Mapping[str, int] = MappingProxyType({}),
     before_attach: Callable[[Object], None] = lambda _object: None,
 ) -> Iterator[AttachedProbe]:
     """The probe by the first of its ways that this kernel accepts; never raises for what the kernel refuses.
 
+    *knobs* are values of constants that several objects have; an object without one passes it over.
     *before_attach* is called with the loaded object before any program can run (to fill filter maps).
     Raises CannotRun when the object or libbpf is missing: then no probe can work.
     """
     path = path or object_path(probe.name)
     attached = AttachedProbe(probe)
     began = time.perf_counter()
-    constants = _constants(probe, config, path)
+    constants = _constants(probe, config, path, knobs)
     map_sizes = {**probe.map_sizes(config), **_ring_size(probe, config)}
     with ExitStack() as open_:
         for way in probe.ways:
@@ -140,15 +145,16 @@ def attach(
         yield attached
 
 
-def _constants(probe: Probe, config: Any, path: Path) -> dict[str, int]:
+def _constants(probe: Probe, config: Any, path: Path, knobs: Mapping[str, int]) -> dict[str, int]:
     """The probe's own, and what it takes from the machine where its object has a knob for it."""
-    machine = {
+    shared = {
+        **knobs,
         "cgroup_v1": int(features.cgroup_v1_memory_mount() is not None),
         "self_pid": features.initial_pid() if config.filters.exclude_self else 0,
     }
     declared = Btf.read(path).variables
     own = probe.constants(config)
-    return {**{name: value for name, value in machine.items() if name in declared}, **own}
+    return {**{name: value for name, value in shared.items() if name in declared}, **own}
 
 
 def _ring_size(probe: Probe, config: Any) -> dict[str, int]:

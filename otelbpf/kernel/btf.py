@@ -10,6 +10,7 @@ import numpy as np
 
 from otelbpf.errors import CannotRun
 from otelbpf.kernel.elf import sections, text_at, variables
+from otelbpf.kernel.ring import HEADER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +24,6 @@ _FIXED_BYTES = {_INT: 4, _ARRAY: 12, _VAR: 4, 17: 4}
 _BYTES_PER_ITEM = {_STRUCT: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
 _REFUSED = {2: "a pointer", 5: "a union", 6: "an enumeration", 19: "an enumeration"}
 _SIGNED, _BOOL = 1, 4
-_RECORD_HEADER_BYTES = 8
 
 
 class _Type(NamedTuple):
@@ -114,8 +114,8 @@ def record_dtype(layout: np.dtype[np.void]) -> np.dtype[np.void]:
         {
             "names": list(names),
             "formats": [fields[name][0] for name in names],
-            "offsets": [fields[name][1] + _RECORD_HEADER_BYTES for name in names],
-            "itemsize": _RECORD_HEADER_BYTES + (layout.itemsize + 7 & ~7),
+            "offsets": [fields[name][1] + HEADER_BYTES for name in names],
+            "itemsize": HEADER_BYTES + (layout.itemsize + 7 & ~7),
         }
     )
 

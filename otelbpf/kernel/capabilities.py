@@ -28,11 +28,7 @@ def missing(held: int | None = None) -> list[str]:
     """The needed capabilities that the mask *held* (default: this process's) lacks."""
     have = effective() if held is None else held
     admin = have >> _ALL_IN_ONE & 1
-    return [
-        name
-        for name, bit in NEEDED.items()
-        if not have >> bit & 1 and not (admin and name in _IMPLIED_BY_ALL)
-    ]
+    return [name for name, bit in NEEDED.items() if not have >> bit & 1 and not (admin and name in _IMPLIED_BY_ALL)]
 
 
 def missing_recommended(held: int | None = None) -> list[str]:

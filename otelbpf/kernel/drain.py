@@ -39,7 +39,7 @@ class Drain:
         self.sources = tuple(sources)
         self.shed = [0] * len(self.sources)
         """Events thrown away here, by source."""
-        self.ready = threading.Event()
+        self.arrived = threading.Event()
         """Set, at most once a tick, when there is something to take; cleared by `take`."""
         self.max_wait_bytes = 0
         """The most that has waited so far."""
@@ -74,7 +74,7 @@ class Drain:
 
         Raises what ended the thread, if it did not end by `stop`.
         """
-        self.ready.clear()
+        self.arrived.clear()
         with self._lock:
             taken, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
         if self._failure is not None and not taken:
@@ -97,7 +97,7 @@ class Drain:
         except BaseException as failure:  # noqa: BLE001 - whatever it is, the consumer is told: `take` raises it
             self._failure = failure
         finally:
-            self.ready.set()
+            self.arrived.set()
 
     def _stop_asked(self) -> bool:
         return any(fd == self._stop_fd for fd, _event in self._poller.poll(_POLL_MS))
@@ -113,7 +113,7 @@ class Drain:
                     self._keep(index, records)
                     something = True
         if something:
-            self.ready.set()
+            self.arrived.set()
 
     def _keep(self, index: int, records: bytes) -> None:
         with self._lock:

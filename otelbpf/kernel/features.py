@@ -8,9 +8,12 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from otelbpf.kernel.libbpf import TestRun, libbpf
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
@@ -20,6 +23,7 @@ _TYPEDEF = 8
 class Mount(NamedTuple):
     """One line of mountinfo."""
 
+    root: str
     path: Path
     kind: str
     options: frozenset[str]
@@ -32,7 +36,9 @@ def mounts(mountinfo: str) -> list[Mount]:
         before, separator, after = line.partition(" - ")
         fields, tail = before.split(), after.split()
         if separator and len(fields) > 4 and len(tail) > 2:
-            found.append(Mount(Path(_unescaped(fields[4])), tail[0], frozenset(tail[2].split(","))))
+            found.append(
+                Mount(_unescaped(fields[3]), Path(_unescaped(fields[4])), tail[0], frozenset(tail[2].split(",")))
+            )
     return found
 
 
@@ -46,12 +52,14 @@ def own_mounts() -> tuple[Mount, ...]:
     return tuple(mounts(Path("/proc/self/mountinfo").read_text()))
 
 
-def find_mount(kind: str, option: str | None = None) -> Path | None:
-    """Where the first file system of *kind* (with *option*) is mounted."""
-    return next(
-        (mount.path for mount in own_mounts() if mount.kind == kind and (option is None or option in mount.options)),
-        None,
-    )
+def find_mount(kind: str, option: str | None = None, among: Sequence[Mount] | None = None) -> Path | None:
+    """Where a file system of *kind* (with *option*) is mounted; whole, where a part of it is mounted elsewhere."""
+    found = [
+        mount
+        for mount in (own_mounts() if among is None else among)
+        if mount.kind == kind and (option is None or option in mount.options)
+    ]
+    return min(found, key=lambda mount: mount.root != "/").path if found else None
 
 
 def cgroup2_mount() -> Path | None:
@@ -103,14 +111,14 @@ def initial_pid() -> int:
 
     In a container without hostPID nothing in /proc tells it, but a BPF program that runs for us does.
     """
-    if os.readlink("/proc/self/ns/pid") == _INITIAL_PID_NAMESPACE:
+    if str(Path("/proc/self/ns/pid").readlink()) == _INITIAL_PID_NAMESPACE:
         return os.getpid()
     return _pid_by_program() or os.getpid()
 
 
 def _pid_by_program() -> int:
     # call bpf_get_current_pid_tgid; r0 >>= 32; exit
-    program = bytes.fromhex("850000000e000000" "7700000020000000" "9500000000000000")
+    program = bytes.fromhex("850000000e00000077000000200000009500000000000000")
     load_options = (ctypes.c_uint32 * 16)()  # bpf_prog_load_opts: sz, attempts, expected_attach_type, …
     ctypes.cast(load_options, ctypes.POINTER(ctypes.c_size_t))[0] = ctypes.sizeof(load_options)
     load_options[5] = 1 << 4  # prog_flags: BPF_F_SLEEPABLE, as a `syscall` program must be

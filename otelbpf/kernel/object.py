@@ -170,14 +170,16 @@ class Object:
             raise Unsupported(program, f"cannot be run: {os.strerror(-error)}")
         return int(run.retval)
 
-    def iterate(self, program: str, map: str | None = None) -> bytes:
+    def iterate(self, program: str, map: str | None = None) -> bytes:  # noqa: A002 - its name in the kernel
         """All that an iterator program writes, over the elements of *map* where its kind needs one."""
         link = self._iterators.get((program, map)) or self._link_iterator(program, map)
         fd = libbpf().bpf_iter_create(libbpf().bpf_link__fd(link))
         if fd < 0:
             raise Unsupported(program, f"cannot iterate: {os.strerror(-fd)}")
-        with open(fd, "rb", buffering=0) as output:
-            return b"".join(_chunks(output.fileno()))
+        try:
+            return b"".join(_chunks(fd))
+        finally:
+            os.close(fd)
 
     def _link_iterator(self, program: str, over: str | None) -> int:
         target = None
@@ -215,6 +217,10 @@ class Object:
             libbpf().bpf_map__value_size(handle),
             libbpf().bpf_map__max_entries(handle),
         )
+
+    def has_map(self, name: str) -> bool:
+        """Whether the object has a map *name*."""
+        return bool(libbpf().bpf_object__find_map_by_name(self._handle, name.encode()))
 
     def bss(self, variable: str) -> Any:
         """A live, read-only view of a zero-initialised global: a structured scalar (`["seen"]` reads a member), or a

@@ -14,9 +14,6 @@ is not that (it writes a zero, or byte by byte, first), and the kernel then beli
 
 from __future__ import annotations
 
-import ctypes
-import os
-import platform
 from array import array
 from mmap import MAP_SHARED, PAGESIZE, PROT_READ, PROT_WRITE, mmap
 from typing import TYPE_CHECKING, Self
@@ -27,9 +24,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
-_HEADER_BYTES = 8
-_STRONGLY_ORDERED = {"x86_64", "AMD64", "i686"}
-_ACQUIRE, _RELEASE = 2, 3
+HEADER_BYTES = 8
+"""Of a record, before the struct."""
 
 
 class Ring:
@@ -41,10 +37,12 @@ class Ring:
     def __init__(self, fd: int, ring_bytes: int, record_bytes: int, max_batch: int = 8192) -> None:
         """*fd* is the map's, *ring_bytes* its max_entries, *record_bytes* the size of the C struct."""
         self.fd = fd
-        self.stride = _HEADER_BYTES + (record_bytes + 7 & ~7)
+        self.stride = HEADER_BYTES + (record_bytes + 7 & ~7)
         self.discarded = 0
         """Records that a program took back."""
         self.position = 0
+        self._left = 0
+        self._open = False
         self._ring_bytes = ring_bytes
         self._record_bytes = record_bytes
         self._max_batch = min(max_batch, max(1, ring_bytes // self.stride))
@@ -52,10 +50,9 @@ class Ring:
 
     def __enter__(self) -> Self:
         self._consumer_page = mmap(self.fd, PAGESIZE, MAP_SHARED, PROT_READ | PROT_WRITE)
-        self._producer_pages = mmap(
-            self.fd, PAGESIZE + 2 * self._ring_bytes, MAP_SHARED, PROT_READ, offset=PAGESIZE
-        )
+        self._producer_pages = mmap(self.fd, PAGESIZE + 2 * self._ring_bytes, MAP_SHARED, PROT_READ, offset=PAGESIZE)
         self._open_views()
+        self._open = True
         return self
 
     def _open_views(self) -> None:
@@ -70,6 +67,7 @@ class Ring:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._left, self._open = self.pending, False
         for view in (self._words, self._data, self._producer, self._consumer):
             view.release()
         self._consumer_page.close()
@@ -82,7 +80,9 @@ class Ring:
 
     @property
     def pending(self) -> int:
-        """Records in the ring that have not been read."""
+        """Records in the ring that have not been read; after closing, those that were left in it."""
+        if not self._open:
+            return self._left
         return (self.producer - self.position) // self.stride
 
     def drain(self, limit_position: int) -> bytes | None:
@@ -146,66 +146,10 @@ class Ring:
         self.position = self._consumer[0] = position
 
     def _fence(self) -> None:
-        """x86 reorders neither loads with loads nor stores with earlier loads; each step here is an opaque C call."""
+        """x86 reorders neither loads with loads nor stores with earlier loads, and each step here is an opaque C call.
 
-
-class YieldingRing(Ring):
-    """For machines that reorder memory accesses and have no libatomic: the scheduler's full barrier is used."""
-
-    @property
-    def producer(self) -> int:
-        position = self._producer[0]
-        os.sched_yield()
-        return position
-
-    def _publish(self, position: int) -> None:
-        os.sched_yield()
-        super()._publish(position)
-
-    def _fence(self) -> None:
-        os.sched_yield()
-
-
-class AtomicRing(Ring):
-    """For machines that reorder memory accesses: acquire and release by libatomic.so.1, 1 µs a batch."""
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        # Only a writable buffer tells ctypes its address, and the kernel allows no writable map of the producer.
-        import numpy as np
-
-        self._producer_address = np.frombuffer(self._producer, np.uint64, 1).ctypes.data
-        self._consumer_address = np.frombuffer(self._consumer, np.uint64, 1).ctypes.data
-        atomic = ctypes.CDLL("libatomic.so.1")
-        # By index: a name with two underscores would be mangled in a class.
-        self._load, self._store = atomic["__atomic_load_8"], atomic["__atomic_store_8"]
-        self._load.argtypes, self._load.restype = (ctypes.c_void_p, ctypes.c_int), ctypes.c_uint64
-        self._store.argtypes, self._store.restype = (ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int), None
-        self._thread_fence = atomic.atomic_thread_fence
-        self._thread_fence.argtypes, self._thread_fence.restype = (ctypes.c_int,), None
-        return self
-
-    @property
-    def producer(self) -> int:
-        return int(self._load(self._producer_address, _ACQUIRE))
-
-    def _publish(self, position: int) -> None:
-        self._store(self._consumer_address, position, _RELEASE)
-        self.position = position
-
-    def _fence(self) -> None:
-        self._thread_fence(_ACQUIRE)
-
-
-def ring_class(machine: str | None = None) -> type[Ring]:
-    """The reader for this machine's memory model."""
-    if (machine or platform.machine()) in _STRONGLY_ORDERED:
-        return Ring
-    try:
-        ctypes.CDLL("libatomic.so.1")
-    except OSError:
-        return YieldingRing
-    return AtomicRing
+        Other machines: `memory_order.py`.
+        """
 
 
 def ring_bytes(wanted: int) -> int:

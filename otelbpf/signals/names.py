@@ -13,6 +13,8 @@ from otelbpf.signals.name import AttributeName, EventName, MetricName
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+__all__ = ["AttributeName", "EventName", "MetricName", "find"]
+
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 
 SCOPE_TCP = "otelbpf.tcp"

@@ -1,0 +1,158 @@
+"""Many protobuf messages at once: rows of one fixed layout, filled a column at a time.
+
+Numbers in protobuf have a length of their own, so a message of numbers has no fixed layout. It gets one by two
+liberties that the format gives: doubles and times are eight bytes anyway, and a varint may be longer than it needs to
+be (leading zero groups), so that all rows can have the width that the largest value of the column needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+# A store of 1, 2, 4 or 8 bytes is one instruction; the bits are those that fit into so many groups of seven.
+_BITS_BY_WIDTH: Final = {1: 7, 2: 14, 4: 28, 8: 56}
+LONGEST: Final = 10
+
+
+def varint_width(largest: int) -> int:
+    """The width, in bytes, at which every number from 0 to *largest* is written."""
+    for width, bits in _BITS_BY_WIDTH.items():
+        if largest >> bits == 0:
+            return width
+    return LONGEST
+
+
+def varint_format(width: int) -> str:
+    """The numpy type that `varints` returns for *width*."""
+    return f"<u{width}" if width < LONGEST else f"V{LONGEST}"
+
+
+def varints(numbers: NDArray[np.uint64], width: int) -> NDArray[Any]:
+    """*numbers* as varints of *width* bytes each, all but the last byte of each with the continuation bit."""
+    if width == LONGEST:
+        return _longest(numbers)
+    spread = numbers
+    if width == 8:
+        spread = (spread & np.uint64(0x0FFF_FFFF)) | ((spread & np.uint64(0x00FF_FFFF_F000_0000)) << np.uint64(4))
+    if width >= 4:
+        spread = (spread & np.uint64(0x3FFF_0000_3FFF)) | ((spread & np.uint64(0x0FFF_C000_0FFF_C000)) << np.uint64(2))
+    if width >= 2:
+        spread = (spread & np.uint64(0x7F_007F_007F_007F)) | (
+            (spread & np.uint64(0x3F80_3F80_3F80_3F80)) << np.uint64(1)
+        )
+    continued = reduce(lambda bits, byte: bits | 0x80 << 8 * byte, range(width - 1), 0)
+    return (spread | np.uint64(continued)).astype(varint_format(width))
+
+
+def _longest(numbers: NDArray[np.uint64]) -> NDArray[Any]:
+    groups = np.empty((len(numbers), LONGEST), np.uint8)
+    for index in range(LONGEST):
+        groups[:, index] = (numbers >> np.uint64(7 * index)) & np.uint64(0x7F)
+    groups[:, :-1] |= 0x80
+    return groups.view(f"V{LONGEST}").ravel()
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A place in a row that a column fills; *format* is a numpy type."""
+
+    name: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes from *start* to *end* of a row; *optional* names what may be cut out, None is always there."""
+
+    start: int
+    end: int
+    optional: str | None
+
+
+class Layout:
+    """The fixed layout of a row: constant bytes with holes.
+
+    *parts* are (optional, [bytes and Holes]): the bytes of one part stand or fall together.
+    """
+
+    def __init__(self, parts: Sequence[tuple[str | None, Sequence[bytes | Hole]]]) -> None:
+        template = bytearray()
+        holes: dict[str, tuple[str, int]] = {}
+        self.spans: list[Span] = []
+        for optional, pieces in parts:
+            start = len(template)
+            for piece in pieces:
+                if isinstance(piece, Hole):
+                    holes[piece.name] = (piece.format, len(template))
+                    template += bytes(np.dtype(piece.format).itemsize)
+                else:
+                    template += piece
+            self.spans.append(Span(start, len(template), optional))
+        self.width = len(template)
+        self.holes = frozenset(holes)
+        self._template = np.frombuffer(bytes(template), np.uint8)
+        self._dtype = np.dtype(
+            {
+                "names": list(holes),
+                "formats": [kind for kind, _ in holes.values()],
+                "offsets": [offset for _, offset in holes.values()],
+                "itemsize": self.width,
+            }
+        )
+
+    def rows(self, count: int) -> NDArray[Any]:
+        """*count* rows with the constant bytes in place; fill the holes by name (``rows["time"] = …``)."""
+        raw = np.empty((count, self.width), np.uint8)
+        raw[:] = self._template
+        return raw.view(self._dtype).reshape(count)
+
+    def without(self, rows: NDArray[Any], absent: frozenset[str], chosen: NDArray[np.intp] | slice) -> list[bytes]:
+        """The *chosen* rows as bytes, without the parts named in *absent*."""
+        # Bytes, because indexing a structured array copies its fields and not what is between them.
+        raw = rows.view(np.uint8).reshape(len(rows), self.width)[chosen]
+        kept = self._kept(absent)
+        if kept == [(0, self.width)]:
+            return as_bytes(raw)
+        cut = np.empty((len(raw), sum(end - start for start, end in kept)), np.uint8)
+        position = 0
+        for start, end in kept:
+            cut[:, position : position + end - start] = raw[:, start:end]
+            position += end - start
+        return as_bytes(cut)
+
+    def width_without(self, absent: frozenset[str]) -> int:
+        return sum(end - start for start, end in self._kept(absent))
+
+    def _kept(self, absent: frozenset[str]) -> list[tuple[int, int]]:
+        kept: list[tuple[int, int]] = []
+        for span in self.spans:
+            if span.optional in absent or span.start == span.end:
+                continue
+            if kept and kept[-1][1] == span.start:
+                kept[-1] = (kept[-1][0], span.end)
+            else:
+                kept.append((span.start, span.end))
+        return kept
+
+
+def as_bytes(rows: NDArray[np.uint8]) -> list[bytes]:
+    """Each row of an array of shape (rows, width) as one bytes object."""
+    result: list[bytes] = np.ascontiguousarray(rows).view(f"V{rows.shape[1]}").ravel().tolist()
+    return result
+
+
+def gathered(blocks: Sequence[Any], codes: NDArray[np.intp]) -> list[Any]:
+    """``[blocks[code] for code in codes]``, by one numpy call."""
+    table = np.empty(len(blocks), object)
+    table[:] = blocks
+    result: list[Any] = table[codes].tolist()
+    return result

@@ -1,0 +1,126 @@
+"""What signals cost: a log record, a row in the metrics, an export of 100,000 series; the SDK in the same run.
+
+Run: python -m tests.bench.bench_signals
+CPU time of the process, the best of several passes; memory is what tracemalloc sees beyond the series themselves.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otelbpf.signals.logs import Logs
+from tests.unit.signals import oracle, sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from otelbpf.batch import Batch
+
+ROWS = 2000
+
+
+def best_s(action: Callable[[], Any], passes: int) -> float:
+    """CPU seconds of the quickest of some passes: others use this machine too."""
+    taken = []
+    for _ in range(passes):
+        began = time.process_time()
+        action()
+        taken.append(time.process_time() - began)
+    return min(taken)
+
+
+def closed_connections(rows: int, things: sample.Things, *, optional: bool) -> Batch:
+    batch = sample.batch(rows, 1, things, optional=optional)
+    batch.columns["closed"][:] = True  # type: ignore[index]
+    batch.columns["failed"][:] = False  # type: ignore[index]
+    return batch
+
+
+def sdk_records(batch: Batch) -> Sequence[Any]:
+    """The same records as the SDK holds them."""
+    from opentelemetry._logs import LogRecord, SeverityNumber
+    from opentelemetry.sdk._logs import ReadableLogRecord
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+    event = sample.PROBE.events[0]
+    scope = InstrumentationScope("otelbpf.tcp", "0.1.0")
+    things = batch.things("resource")
+    resources = [Resource({key: value for key, value in facts.items()}) for facts in things.values]
+    return [
+        ReadableLogRecord(
+            LogRecord(
+                timestamp=int(batch.number("time_ns")[row]) + batch.clock_offset_ns,
+                observed_timestamp=time.time_ns(),
+                severity_number=SeverityNumber.INFO,
+                body=body,
+                attributes=oracle.attributes_of(event.attributes, batch, row, legacy=True),
+                event_name=str(event.name),
+            ),
+            resources[things.codes[row]],
+            scope,
+        )
+        for row, body in enumerate(event.body(batch))
+    ]
+
+
+def sdk_emit(batch: Batch) -> Callable[[], Any]:
+    """The SDK from the call of the application on: emit and export of what it was given."""
+    from opentelemetry._logs import LogRecord
+    from opentelemetry.sdk._logs import LoggerProvider
+    from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+
+    provider = LoggerProvider(shutdown_on_exit=False)
+    exporter = InMemoryLogRecordExporter()
+    provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+    logger = provider.get_logger("otelbpf.tcp", "0.1.0")
+    records = [item.log_record for item in sdk_records(batch)]
+
+    def emit() -> None:
+        for record in records:
+            logger.emit(
+                LogRecord(
+                    timestamp=record.timestamp,
+                    observed_timestamp=record.observed_timestamp,
+                    severity_number=record.severity_number,
+                    body=record.body,
+                    attributes=record.attributes,
+                    event_name=record.event_name,
+                )
+            )
+        exporter.clear()
+
+    return emit
+
+
+def bench_logs() -> None:
+    from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+
+    things = sample.Things(resources=50, peers=500)
+    engine = Logs(sample.config(), [sample.PROBE])
+    full = closed_connections(ROWS, things, optional=False)
+    mixed = closed_connections(ROWS, things, optional=True)
+    few = closed_connections(5, things, optional=True)
+    requests = engine.encode(full)
+    size = sum(len(request.body) for request in requests) / ROWS
+    attributes = np.mean([len(item.log_record.attributes or {}) for item in sdk_records(full)]) + 1
+    print(f"TCP closed record: {attributes:.1f} attributes, {size:.0f} B, batch of {ROWS}, 50 resources, 500 peers")
+    body_s = best_s(lambda: list(sample.body(full)), 10)
+    print(f"  its body alone                      {body_s / ROWS * 1e6:7.2f} µs")
+    ours = 0.0
+    for label, batch in (("all numbers known", full), ("one in ten unknown", mixed), ("batch of 5", few)):
+        taken = best_s(lambda batch=batch: engine.encode(batch), 20) / len(batch) * 1e6  # type: ignore[misc]
+        ours = ours or taken
+        print(f"  encoded, {label:26} {taken:8.2f} µs")
+    records = sdk_records(full)
+    encode_s = best_s(lambda: encode_logs(records).SerializeToString(), 3)
+    emit_s = best_s(sdk_emit(full), 3)
+    for label, taken in (("SDK: encode and serialise", encode_s), ("SDK: with emit and processor", encode_s + emit_s)):
+        print(f"  {label:35} {taken / ROWS * 1e6:7.2f} µs = {taken / ROWS * 1e6 / ours:.0f} times")
+
+
+if __name__ == "__main__":
+    bench_logs()

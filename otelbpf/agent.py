@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING
 
 from otelbpf import ledger, stages
 from otelbpf.enrich import Enrichment
-from otelbpf.enrich.machine import Machine, Recorder as MachineRecorder
+from otelbpf.enrich.machine import Machine
+from otelbpf.enrich.machine import Recorder as MachineRecorder
 from otelbpf.errors import CannotRun
 from otelbpf.export import exporters
 from otelbpf.kernel.attach import attach
 from otelbpf.kernel.drain import Drain
-from otelbpf.kernel.self_pid import self_pid
 from otelbpf.line import Conveyor, Timer
 from otelbpf.node import Node
 from otelbpf.only_one import OnlyOne
+from otelbpf.probes import filters
 from otelbpf.recording import Frame, Recorder
 
 if TYPE_CHECKING:
@@ -32,13 +33,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from otelbpf.config import Config
-    from otelbpf.export import Exporters
+    from otelbpf.enrich.machine import Answers
     from otelbpf.kernel.attach import AttachedProbe
+    from otelbpf.kernel.object import Object
 
 SWEEP_INTERVAL_S = 1.0
 WATCH_INTERVAL_S = 0.5
 SWITCH_INTERVAL_S = 0.001
 """A thread that encodes must not keep the drain from its rings for the interpreter's usual 5 ms."""
+WAITING_BYTES = 32 << 20
+"""Between drain and line: half a second of the most that three rings can bring."""
 
 
 def run(
@@ -55,18 +59,69 @@ def run(
         outputs = open_.enter_context(exporters(config))
         machine = MachineRecorder(Machine()) if record else Machine()
         enrichment = open_.enter_context(Enrichment(config, machine))
-        probes = _attach_all(open_, config)
-        line = stages.line(config, [probe.probe for probe in probes], enrichment, outputs.export)
-        drain = open_.enter_context(Drain([probe.source for probe in probes]))
-        recorder = open_.enter_context(Recorder(record, _layouts(probes))) if record else None
+        probes = _attached(open_, config, machine)
+        recorder = open_.enter_context(_recorder(record, probes)) if record else None
+        drain = open_.enter_context(Drain([probe.source for probe in probes], WAITING_BYTES))
+        line = stages.line(config, [probe.probe for probe in probes], machine, enrichment, outputs.export)
         node = Node(probes, drain, line, recorder.write if recorder else None)
         node.adopt()
-        conveyor = open_.enter_context(Conveyor(node.tick, _timers(config, node), drain.arrived))
+        conveyor = open_.enter_context(Conveyor(node.tick, _timers(config, node), drain.ready))
         yield _ready(probes, started)
         _wait(ending, conveyor, seconds)
         conveyor.stop()
         node.finish()
-        if recorder:
+        if recorder and isinstance(machine, MachineRecorder):
             recorder.write(Frame("machine", time.time_ns(), payload=json.dumps(machine.answers).encode()))
-        outputs.flush(time.monotonic() + config.shutdown_timeout)
+        outputs.flush_within(config.shutdown_timeout)
         yield from ledger.summary(time.monotonic() - started, node.ledgers(), outputs.ledger())
+
+
+def _attached(open_: ExitStack, config: Config, machine: Answers) -> list[AttachedProbe]:
+    """The probes that this kernel accepts; what it refuses costs that probe, and is said on stderr."""
+    cgroups = machine.cgroup_walk() if config.filters.cgroups.exclude else []
+
+    def fill_filters(loaded: Object) -> None:
+        if loaded.has_map("filter_ports"):
+            filters.fill(loaded, config, cgroups)
+
+    probes = [
+        open_.enter_context(attach(probe, config, before_attach=fill_filters)) for probe in stages.enabled(config)
+    ]
+    for probe in probes:
+        for line in _shortcomings(probe):
+            print(f"otelbpf: {line}", file=sys.stderr, flush=True)
+    if not any(probe.way and probe.probe.events for probe in probes):
+        raise CannotRun("no probe could be attached, so there is nothing to watch; `otelbpf check` says what is missing")
+    return [probe for probe in probes if probe.way]
+
+
+def _shortcomings(probe: AttachedProbe) -> Iterator[str]:
+    if probe.way is None:
+        reasons = "; ".join(f"{what}: {reason}" for what, reason in probe.refused) or "it has no way on this kernel"
+        yield f"probe {probe.probe.name} is off: {reasons}"
+    for detail in probe.lost:
+        yield f"probe {probe.probe.name} does not see {detail}; `otelbpf check` says why"
+
+
+def _recorder(path: Path, probes: Sequence[AttachedProbe]) -> Recorder:
+    return Recorder(path, {probe.probe.name: probe.struct for probe in probes if probe.struct is not None})
+
+
+def _timers(config: Config, node: Node) -> list[Timer]:
+    return [Timer(SWEEP_INTERVAL_S, node.sweep), Timer(config.metrics.interval, node.collect)]
+
+
+def _ready(probes: Sequence[AttachedProbe], started: float) -> str:
+    hooks = ", ".join(f"{probe.probe.name} ({probe.way.name})" for probe in probes if probe.way and probe.probe.events)
+    return f"ready: {hooks} in {(time.monotonic() - started) * 1000:.0f} ms"
+
+
+def _wait(ending: threading.Event, conveyor: Conveyor, seconds: float | None) -> None:
+    until = None if seconds is None else time.monotonic() + seconds
+    while not ending.is_set() and conveyor.failure is None:
+        left = WATCH_INTERVAL_S if until is None else min(WATCH_INTERVAL_S, until - time.monotonic())
+        if left <= 0:
+            break
+        ending.wait(left)
+    if conveyor.failure is not None:
+        raise conveyor.failure

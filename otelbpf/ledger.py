@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -34,38 +34,43 @@ class EventLedger:
         return self.seen == self.accounted
 
 
-@dataclass(frozen=True, slots=True)
-class RecordLedger:
+class RecordLedger(Protocol):
     """The records of one signal at one exporter."""
 
-    exporter: str
-    signal: str
-    made: int
-    accepted: int
-    rejected: int
-    queued: int
-    dropped: Mapping[str, int]
-
     @property
-    def balanced(self) -> bool:
-        return self.made == self.accepted + self.rejected + self.queued + sum(self.dropped.values())
+    def made(self) -> int: ...
+    @property
+    def accepted(self) -> int: ...
+    @property
+    def rejected(self) -> int: ...
+    @property
+    def queued(self) -> int: ...
+    @property
+    def dropped(self) -> Mapping[str, int]: ...
+    @property
+    def balanced(self) -> bool: ...
 
 
 EVENT_TERMS = ("seen", "processed", "filtered", "throttled", "lost", "undecodable", "pending")
 RECORD_TERMS = ("made", "accepted", "rejected", "dropped", "queued")
 
 
-def summary(seconds: float, events: Mapping[str, EventLedger], records: Iterable[RecordLedger]) -> Iterator[str]:
-    """The lines that `run` prints when it ends: both ledgers, each row with its verdict."""
+def summary(
+    seconds: float, events: Mapping[str, EventLedger], records: Mapping[tuple[str, str], RecordLedger]
+) -> Iterator[str]:
+    """The lines that `run` prints when it ends: both ledgers, each row with its verdict.
+
+    *events* are by probe, *records* by exporter and signal.
+    """
     yield f"summary: {seconds:.1f} s"
     yield _row("events", EVENT_TERMS, "")
     for probe, ledger in events.items():
         numbers = [sum(ledger.lost.values()) if term == "lost" else getattr(ledger, term) for term in EVENT_TERMS]
         yield _row(probe, numbers, _verdict(ledger.balanced, ledger.lost))
     yield _row("records", RECORD_TERMS, "")
-    for record in records:
+    for (exporter, signal), record in records.items():
         numbers = [sum(record.dropped.values()) if term == "dropped" else getattr(record, term) for term in RECORD_TERMS]
-        yield _row(f"{record.exporter} {record.signal}", numbers, _verdict(record.balanced, record.dropped))
+        yield _row(f"{exporter} {signal}", numbers, _verdict(record.balanced, record.dropped))
 
 
 def _row(title: str, cells: Iterable[object], note: str) -> str:

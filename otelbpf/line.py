@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from otelbpf.enrich import Enrichment
     from otelbpf.export.request import Request
+    from otelbpf.filters import CgroupFilter
     from otelbpf.probes.probe import Prepare, Probe
     from otelbpf.signals.logs import Logs
     from otelbpf.signals.metrics import Metrics
@@ -35,6 +36,7 @@ class Source:
     probe: Probe
     prepare: Prepare
     processed: int = 0
+    filtered: int = 0
 
 
 @dataclass(slots=True)
@@ -51,6 +53,7 @@ class Line:
     """prepare → enrich → signals → export, for all rows of one tick."""
 
     enrichment: Enrichment
+    wanted: CgroupFilter
     logs: Logs
     metrics: Metrics
     export: Callable[[Request], None]
@@ -62,10 +65,12 @@ class Line:
         What teaches (DNS answers, executions, cgroups) is learnt from all batches before any is enriched: probes
         have rings of their own, so a connection may be read before the lookup that named its peer.
         """
-        batches = [self._prepared(part, clock_offset_ns) for part in arrived if len(part.rows)]
+        prepared = [(part, self._prepared(part, clock_offset_ns)) for part in arrived if len(part.rows)]
+        batches = [batch for _part, batch in prepared]
+        self.wanted.learn(batches)
         self.enrichment.learn(batches)
-        for batch in batches:
-            enriched = self.enrichment.enrich(batch)
+        for part, batch in prepared:
+            enriched = self.enrichment.enrich(self._kept(part, batch))
             self.metrics.update(enriched)
             for request in self.logs.encode(enriched):
                 self.export(request)
@@ -77,10 +82,14 @@ class Line:
 
     def _prepared(self, part: Rows, clock_offset_ns: int) -> Batch:
         source = part.source
-        batch = source.prepare(Batch(source.probe.name, part.rows, clock_offset_ns, snapshot=part.snapshot))
+        return source.prepare(Batch(source.probe.name, part.rows, clock_offset_ns, snapshot=part.snapshot))
+
+    def _kept(self, part: Rows, batch: Batch) -> Batch:
+        kept = self.wanted.keep(batch)
         if not part.snapshot:
-            source.processed += len(batch)
-        return batch
+            part.source.processed += len(kept)
+            part.source.filtered += len(batch) - len(kept)
+        return kept
 
 
 @dataclass(slots=True)
@@ -160,7 +169,7 @@ def event_ledger(source: Source, kernel: EventLedger, waiting: int) -> EventLedg
     return EventLedger(
         seen=kernel.seen,
         processed=source.processed,
-        filtered=kernel.filtered,
+        filtered=kernel.filtered + source.filtered,
         throttled=kernel.throttled,
         undecodable=source.prepare.undecodable,
         pending=kernel.pending + waiting,

@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otelbpf.kernel.clock import boottime_offset_ns
-from otelbpf.kernel.ring import HEADER_BYTES
+from otelbpf.ledger import EventLedger
 from otelbpf.line import Rows, event_ledger
 from otelbpf.recording import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from numpy.typing import NDArray
-
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.kernel.drain import Drain
-    from otelbpf.ledger import EventLedger
     from otelbpf.line import Line, Source
 
 
@@ -55,7 +52,7 @@ class Node:
         if not taken:
             return
         arrived = [
-            Rows(self._line.sources[index], _rows(b"".join(parts), self._probes[index].layout))
+            Rows(self._line.sources[index], np.frombuffer(b"".join(parts), self._probes[index].record))
             for index, parts in taken.items()
         ]
         self._carry(arrived)
@@ -63,9 +60,9 @@ class Node:
     def snapshot(self) -> None:
         """One pass over what is alive, for the probes that have such a thing."""
         now_alive = [
-            Rows(source, np.frombuffer(probe.snapshot(), probe.layout), snapshot=True)
+            Rows(source, np.frombuffer(probe.snapshot(), probe.struct), snapshot=True)
             for source, probe in zip(self._line.sources, self._probes, strict=True)
-            if probe.attached and probe.probe.snapshot
+            if probe.probe.snapshot
         ]
         self._carry(now_alive)
 
@@ -90,16 +87,26 @@ class Node:
         self.collect()
 
     def ledgers(self) -> dict[str, EventLedger]:
-        """The event ledger of each attached probe."""
+        """The event ledger of each probe that tells events."""
         return {
             probe.probe.name: self._ledger(index, source, probe)
             for index, (source, probe) in enumerate(zip(self._line.sources, self._probes, strict=True))
-            if probe.attached and probe.probe.events
+            if probe.probe.events
         }
 
     def _ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:
-        kernel = probe.counts()
-        kernel.lost["queue_full"] = self._drain.shed[index]
+        counts = probe.counts
+        kernel = EventLedger(
+            seen=int(counts["seen"]),
+            filtered=int(counts["filtered"]),
+            throttled=int(counts["throttled"]),
+            pending=int(counts["pending"]),
+            lost={
+                "ring_full": int(counts["ring_full"]),
+                "pending_full": int(counts["pending_full"]),
+                "queue_full": self._drain.shed[index],
+            },
+        )
         return event_ledger(source, kernel, self._drain.pending(index))
 
     def _carry(self, arrived: Sequence[Rows]) -> None:
@@ -119,11 +126,3 @@ class Node:
         if self._record is not None:
             self._record(frame)
 
-
-def _rows(records: bytes, layout: np.dtype[np.void]) -> NDArray[np.void]:
-    """The structs of whole ring records: header, struct and padding to 8 bytes each."""
-    size = layout.itemsize
-    record = np.dtype(
-        {"names": ["event"], "formats": [layout], "offsets": [HEADER_BYTES], "itemsize": HEADER_BYTES + (size + 7 & ~7)}
-    )
-    return np.frombuffer(records, record)["event"]

@@ -33,9 +33,10 @@ def replay(path: Path, config: Config) -> Iterator[str]:
     with ExitStack() as open_:
         recording = open_.enter_context(Recording(path))
         outputs = open_.enter_context(exporters(config))
-        enrichment = open_.enter_context(Enrichment(config, RecordedMachine(recording.machine())))
+        machine = RecordedMachine(recording.machine())
+        enrichment = open_.enter_context(Enrichment(config, machine))
         probes = [probe for probe in stages.enabled(config) if probe.name in recording.layouts]
-        line = stages.line(config, probes, enrichment, outputs.export)
+        line = stages.line(config, probes, machine, enrichment, outputs.export)
         seen = _carry_all(line, recording, path)
         outputs.flush(time.monotonic() + config.shutdown_timeout)
         yield from ledger.summary(time.monotonic() - started, _ledgers(line, seen), outputs.ledger())

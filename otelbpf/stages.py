@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from otelbpf.filters import CgroupFilter
 from otelbpf.line import Line, Source
 from otelbpf.probes import PROBES
 from otelbpf.signals.logs import Logs
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from otelbpf.config import Config
     from otelbpf.enrich import Enrichment
+    from otelbpf.enrich.machine import Answers
     from otelbpf.export.request import Request
     from otelbpf.probes.probe import Probe
 
@@ -24,12 +26,13 @@ def enabled(config: Config) -> tuple[Probe, ...]:
 
 
 def line(
-    config: Config, probes: Iterable[Probe], enrichment: Enrichment, export: Callable[[Request], None]
+    config: Config, probes: Iterable[Probe], machine: Answers, enrichment: Enrichment, export: Callable[[Request], None]
 ) -> Line:
     """The stages between rows and requests; nothing runs yet."""
     chosen = tuple(probes)
     return Line(
         enrichment=enrichment,
+        wanted=CgroupFilter(config, machine),
         logs=Logs(config, chosen),
         metrics=Metrics(config, chosen),
         export=export,

@@ -129,20 +129,42 @@ def attach(
     *before_attach* is called with the loaded object before any program can run (to fill filter maps).
     Raises CannotRun when the object or libbpf is missing: then no probe can work.
     """
-    path = path or object_path(probe.name)
     attached = AttachedProbe(probe)
     began = time.perf_counter()
-    constants = _constants(probe, config, path, knobs)
-    map_sizes = {**probe.map_sizes(config), **_ring_size(probe, config)}
+    settings = _settings(probe, config, path or object_path(probe.name), knobs)
     with ExitStack() as open_:
         for way in probe.ways:
-            opened = _open_way(attached, way, before_attach, path=path, constants=constants, map_sizes=map_sizes)
+            opened = _open_way(attached, way, before_attach, settings)
             if opened is not None:
                 open_.push(opened)
                 attached.ring = open_.enter_context(_describe(attached, way, opened))
                 break
         attached.seconds = time.perf_counter() - began
         yield attached
+
+
+def examine(probe: Probe, config: Any, *, path: Path | None = None) -> dict[str, str | None]:
+    """Each way of the probe → why it cannot be used here, or None; each that can is attached for a moment."""
+    settings = _settings(probe, config, path or object_path(probe.name), {})
+    answers: dict[str, str | None] = {}
+    for way in probe.ways:
+        trial = AttachedProbe(probe)
+        opened = _open_way(trial, way, lambda _object: None, settings)
+        if opened is None:
+            answers[way.name] = trial.refused[-1].reason
+        else:
+            opened.release()
+            answers[way.name] = None
+    return answers
+
+
+def _settings(probe: Probe, config: Any, path: Path, knobs: Mapping[str, int]) -> dict[str, Any]:
+    """What the object of the probe is opened with, whatever the way."""
+    return {
+        "path": path,
+        "constants": _constants(probe, config, path, knobs),
+        "map_sizes": {**probe.map_sizes(config), **_ring_size(probe, config)},
+    }
 
 
 def _constants(probe: Probe, config: Any, path: Path, knobs: Mapping[str, int]) -> dict[str, int]:
@@ -163,7 +185,7 @@ def _ring_size(probe: Probe, config: Any) -> dict[str, int]:
 
 
 def _open_way(
-    attached: AttachedProbe, way: Way, before_attach: Callable[[Object], None], **settings: Any
+    attached: AttachedProbe, way: Way, before_attach: Callable[[Object], None], settings: Mapping[str, Any]
 ) -> Object | None:
     """The object, loaded and attached, or None when a program the way cannot do without was refused."""
     optional = _optional(attached.probe, way)

@@ -65,7 +65,11 @@ class Object:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._release.close()  # last in, first out: links before programs and maps
+        self.release()
+
+    def release(self) -> None:
+        """Gives back links, then programs and maps; the same as leaving the context."""
+        self._release.close()
 
     def _open(self) -> int:
         with libbpf().messages() as messages:

@@ -30,13 +30,16 @@ class KeepGood:
 
 
 class Stages:
-    """Stands for enrichment, logs and metrics: keeps the order in which the line called it."""
+    """Stands for enrichment, filter, logs and metrics: keeps the order in which the line called it."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
 
     def learn(self, batches: Sequence[Batch]) -> None:
         self.calls.append(("learn", [(batch.probe, len(batch)) for batch in batches]))
+
+    def keep(self, batch: Batch) -> Batch:
+        return batch if batch.probe != "half" else batch.select(np.arange(len(batch)) % 2 == 0)
 
     def enrich(self, batch: Batch) -> Batch:
         self.calls.append(("enrich", batch.probe))
@@ -64,9 +67,10 @@ def rows(*good: bool) -> np.ndarray[Any, Any]:
 def test_everything_is_learnt_before_anything_is_enriched() -> None:
     stages, requests = Stages(), []
     sources = [source("tcp"), source("dns"), source("idle")]
-    line = Line(stages, stages, stages, requests.append, sources)  # type: ignore[arg-type]  # one stand-in for three
+    line = Line(stages, stages, stages, stages, requests.append, sources)  # type: ignore[arg-type]  # one stand-in for four
     line.carry([Rows(sources[0], rows(True, True)), Rows(sources[1], rows(True, False)), Rows(sources[2], rows())], 7)
     assert stages.calls == [
+        ("learn", [("tcp", 2), ("dns", 1)]),
         ("learn", [("tcp", 2), ("dns", 1)]),
         ("enrich", "tcp"),
         ("update", "tcp"),
@@ -79,10 +83,17 @@ def test_everything_is_learnt_before_anything_is_enriched() -> None:
 
 def test_a_snapshot_is_carried_and_is_not_an_event() -> None:
     stages, one = Stages(), source("tcp")
-    line = Line(stages, stages, stages, lambda _request: None, [one])  # type: ignore[arg-type]
+    line = Line(stages, stages, stages, stages, lambda _request: None, [one])  # type: ignore[arg-type]
     line.carry([Rows(one, rows(True), snapshot=True)], 0)
     assert ("update", "tcp") in stages.calls
     assert one.processed == 0
+
+
+def test_what_the_filter_drops_is_counted_and_goes_no_further() -> None:
+    stages, half = Stages(), source("half")
+    line = Line(stages, stages, stages, stages, lambda _request: None, [half])  # type: ignore[arg-type]
+    line.carry([Rows(half, rows(True, True, True))], 0)
+    assert (half.processed, half.filtered) == (2, 1)
 
 
 def test_the_event_ledger_joins_the_kernels_terms_and_the_lines() -> None:

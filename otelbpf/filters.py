@@ -1,0 +1,65 @@
+"""Cgroups that the user does not want to see, decided by their path.
+
+Ports, addresses and the agent itself are decided in the kernel, and so are the excluded cgroups that exist when the
+agent starts. A cgroup that comes later, or a list of those to include, is decided here: the kernel would lose the
+first events of a new cgroup that should be seen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from cachetools import LRUCache
+
+from otelbpf.probes.filters import EXCLUDE, INCLUDE, cgroup_verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from otelbpf.batch import Batch
+    from otelbpf.config import Config
+    from otelbpf.enrich.machine import Answers
+
+REMEMBERED_CGROUPS = 16384
+CGROUP_PROBE = "cgroup"
+
+
+class CgroupFilter:
+    """Drops the rows whose cgroup the user does not want. Learns from the kernel's feed, else asks the machine."""
+
+    def __init__(self, config: Config, machine: Answers) -> None:
+        self._config = config
+        self._includes = bool(config.filters.cgroups.include)
+        self._in_use = self._includes or bool(config.filters.cgroups.exclude)
+        self._machine = machine
+        self._wanted: LRUCache[int, bool] = LRUCache(REMEMBERED_CGROUPS)
+
+    def learn(self, batches: Iterable[Batch]) -> None:
+        """Takes in the cgroups that were made."""
+        for batch in batches if self._in_use else ():
+            if batch.probe == CGROUP_PROBE:
+                for cgroup_id, path in zip(batch.rows["cgroup_id"].tolist(), batch.rows["path"].tolist(), strict=True):
+                    self._wanted[cgroup_id] = self._is_wanted_path(path.decode(errors="replace"))
+
+    def keep(self, batch: Batch) -> Batch:
+        """The wanted rows of *batch*; the same batch where no list is set or the rows have no owner."""
+        if not self._in_use or batch.probe == CGROUP_PROBE:
+            return batch
+        ids, first, codes = np.unique(batch.number("cgroup_id"), return_index=True, return_inverse=True)
+        pids = batch.number("pid")[first]
+        wanted = np.fromiter(map(self._is_wanted, ids.tolist(), pids.tolist()), np.bool_, len(ids))
+        return batch if wanted.all() else batch.select(wanted[codes])
+
+    def _is_wanted(self, cgroup_id: int, pid: int) -> bool:
+        known = self._wanted.get(cgroup_id)
+        if known is None:
+            path = self._machine.cgroup_path(cgroup_id, pid)
+            if path is None:
+                return not self._includes
+            known = self._wanted[cgroup_id] = self._is_wanted_path(path)
+        return known
+
+    def _is_wanted_path(self, path: str) -> bool:
+        verdict = cgroup_verdict(self._config, path)
+        return verdict == INCLUDE if self._includes else verdict != EXCLUDE

@@ -65,7 +65,7 @@ def run(
         line = stages.line(config, [probe.probe for probe in probes], machine, enrichment, outputs.export)
         node = Node(probes, drain, line, recorder.write if recorder else None)
         node.adopt()
-        conveyor = open_.enter_context(Conveyor(node.tick, _timers(config, node), drain.ready))
+        conveyor = open_.enter_context(Conveyor(node.tick, _timers(config, node), drain.arrived))
         yield _ready(probes, started)
         _wait(ending, conveyor, seconds)
         conveyor.stop()

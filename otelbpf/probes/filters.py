@@ -1,0 +1,74 @@
+"""What the user does not want to see: the settings `filters` → the knobs and maps of `include/filter.bpf.h`."""
+
+from __future__ import annotations
+
+import fnmatch
+import ipaddress
+import struct
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from otelbpf.kernel.object import Object
+
+INCLUDE, EXCLUDE = 1, 2
+MAPPED_BITS = 96
+"""The kernel side knows IPv4 addresses as ::ffff:a.b.c.d."""
+
+
+def constants(config: Any) -> Mapping[str, int]:
+    """The knobs that say which lists are used; `self_pid` is set by whoever knows it."""
+    filters = config.filters
+    return {
+        "filter_ports_include": bool(filters.ports.include),
+        "filter_ports_exclude": bool(filters.ports.exclude),
+        "filter_addresses_include": bool(filters.addresses.include),
+        "filter_addresses_exclude": bool(filters.addresses.exclude),
+        "filter_cgroups_include": bool(filters.cgroups.include),
+        "filter_cgroups_exclude": bool(filters.cgroups.exclude),
+    }
+
+
+def fill(loaded: Object, config: Any, cgroups: Iterable[tuple[int, str]] = ()) -> None:
+    """Puts ports, addresses and the *cgroups* (id and path) into the maps of a loaded object, before it is attached."""
+    ports, addresses = config.filters.ports, config.filters.addresses
+    for port, verdict in _verdicts(ports):
+        loaded.map("filter_ports").update(struct.pack("=H", port), bytes([verdict]))
+    for network, verdict in _verdicts(addresses):
+        loaded.map("filter_addresses").update(prefix(network), bytes([verdict]))
+    for cgroup_id, path in cgroups:
+        judge_cgroup(loaded, config, cgroup_id, path)
+
+
+def judge_cgroup(loaded: Object, config: Any, cgroup_id: int, path: str) -> None:
+    """Puts a cgroup into the map of a loaded object if a pattern matches its *path*; call it for each that is there
+    or comes."""
+    verdict = cgroup_verdict(config, path)
+    if verdict:
+        loaded.map("filter_cgroups").update(struct.pack("=Q", cgroup_id), bytes([verdict]))
+
+
+def cgroup_verdict(config: Any, path: str) -> int:
+    """INCLUDE, EXCLUDE (which wins) or 0. A pattern holds for what is below the cgroup that it names, too."""
+    verdict = 0
+    for pattern, verdict_of_list in _verdicts(config.filters.cgroups):
+        if fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, pattern.rstrip("/") + "/*"):
+            verdict = verdict_of_list
+    return verdict
+
+
+def prefix(network: str) -> bytes:
+    """A network as the key of the kernel's prefix tree."""
+    parsed = ipaddress.ip_network(network, strict=False)
+    if isinstance(parsed, ipaddress.IPv4Network):
+        return (
+            struct.pack("=I", parsed.prefixlen + MAPPED_BITS) + b"\0" * 10 + b"\xff\xff" + parsed.network_address.packed
+        )
+    return struct.pack("=I", parsed.prefixlen) + parsed.network_address.packed
+
+
+def _verdicts(chosen: Any) -> Iterable[tuple[Any, int]]:
+    """Exclusions last: they win."""
+    yield from ((entry, INCLUDE) for entry in chosen.include)
+    yield from ((entry, EXCLUDE) for entry in chosen.exclude)

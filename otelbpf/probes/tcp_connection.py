@@ -1,0 +1,273 @@
+"""TCP connections: who talked to whom, how much, how fast, and which end ended it how. Kernel half: the `.bpf.c`."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otelbpf.probes import filters
+from otelbpf.probes.connection_id import connection_ids
+from otelbpf.probes.probe import Choice, Constant, Counter, Event, Hex, Histogram, Known, Level, Number, Probe, Way
+from otelbpf.probes.tcp_accounting import CLOSED, FAILED, Accounting
+from otelbpf.probes.tcp_sentence import closed_sentences, failed_sentences
+from otelbpf.signals import names
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from otelbpf.batch import Batch
+
+ROLES = {0: "unknown", 1: "client", 2: "server"}
+CLIENT, SERVER = 1, 2
+CLOSE_REASONS = {
+    0: "unknown",
+    1: "fin_local",
+    2: "fin_remote",
+    3: "reset_local",
+    4: "reset_remote",
+    5: "timeout",
+}
+OTHER = 0xFFFF
+ERRORS = {
+    errno.ECONNREFUSED: "connection_refused",
+    errno.ETIMEDOUT: "timed_out",
+    errno.EHOSTUNREACH: "host_unreachable",
+    errno.ENETUNREACH: "network_unreachable",
+    errno.ECONNRESET: "connection_reset",
+    errno.EADDRNOTAVAIL: "address_not_available",
+    errno.EACCES: "access_denied",
+    errno.EPERM: "access_denied",
+    errno.ECANCELED: "operation_aborted",
+    OTHER: "_OTHER",
+}
+"""errno → error.type; ECANCELED is the kernel half's word for an application that gave up."""
+
+EPHEMERAL_FROM = 32768
+"""Where Linux begins to choose ports for clients: above it a port is seldom a service, and would be a series each."""
+SERVICE_PORTS = (33060, 35357, 44818, 47808, 49152, 50000, 50051, 50070, 50075, 50090, 61613, 61614, 61616)
+"""Services that are known above it: MySQL X, Keystone, EtherNet/IP, BACnet, libvirt, Db2 and Jenkins agents, gRPC,
+Hadoop, ActiveMQ."""
+
+_PROCESS = (
+    Number(names.PROCESS_PID, "pid"),
+    Known("process", (names.PROCESS_EXECUTABLE_NAME, names.PROCESS_EXECUTABLE_PATH)),
+)
+_LOCAL_END = Known("local", (names.NETWORK_LOCAL_ADDRESS, names.SERVER_ADDRESS))
+_REMOTE_END = Known(
+    "remote",
+    (
+        names.NETWORK_TYPE,
+        names.NETWORK_PEER_ADDRESS,
+        names.SERVER_ADDRESS,
+        names.CLIENT_ADDRESS,
+        names.NET_PEER_NAME,
+        names.SERVICE_PEER_NAME,
+        names.SERVICE_PEER_NAMESPACE,
+        names.OTELBPF_PEER_NAMES,
+        names.OTELBPF_PEER_TYPE,
+        names.OTELBPF_PEER_K8S_NAMESPACE_NAME,
+        names.OTELBPF_PEER_K8S_WORKLOAD_NAME,
+        names.OTELBPF_PEER_K8S_WORKLOAD_KIND,
+        names.OTELBPF_PEER_K8S_POD_NAME,
+        names.OTELBPF_PEER_K8S_POD_UID,
+        names.OTELBPF_PEER_K8S_NODE_NAME,
+        names.OTELBPF_PEER_K8S_SERVICE_NAME,
+        names.OTELBPF_NAT_PEER_ADDRESS,
+        names.OTELBPF_NAT_PEER_PORT,
+    ),
+)
+_ENDS = (
+    *_PROCESS,
+    Constant(names.NETWORK_TRANSPORT, "tcp"),
+    _LOCAL_END,
+    Number(names.NETWORK_LOCAL_PORT, "local_port", absent=0),
+    _REMOTE_END,
+    Number(names.NETWORK_PEER_PORT, "remote_port", absent=0),
+    Number(names.SERVER_PORT, "server_port", absent=0),
+    Number(names.CLIENT_PORT, "client_port", absent=0),
+    Number(names.OTELBPF_NETNS, "netns"),
+)
+_CLOSED = Event(
+    name=names.EVENT_TCP_CONNECTION_CLOSED,
+    attributes=(
+        Choice(names.NETWORK_TCP_HANDSHAKE_ROLE, "role", ROLES),
+        *_ENDS,
+        Number(names.OTELBPF_TCP_IO_TRANSMIT, "tx_bytes"),
+        Number(names.OTELBPF_TCP_IO_RECEIVE, "rx_bytes"),
+        Number(names.OTELBPF_TCP_SEGMENTS_TRANSMIT, "tx_segments"),
+        Number(names.OTELBPF_TCP_SEGMENTS_RECEIVE, "rx_segments"),
+        Number(names.OTELBPF_TCP_RETRANSMITS, "retransmits"),
+        Number(names.OTELBPF_TCP_RTT_SMOOTHED, "srtt_us", scale=1e-6, absent=0),
+        Number(names.OTELBPF_TCP_RTT_MIN, "min_rtt_us", scale=1e-6, absent=0),
+        Number(names.OTELBPF_TCP_HANDSHAKE_DURATION, "handshake_ns", scale=1e-9, absent=0),
+        Number(names.OTELBPF_TCP_CONNECTION_DURATION, "duration_ns", scale=1e-9, absent=0),
+        Choice(names.OTELBPF_TCP_CLOSE_REASON, "close_reason", CLOSE_REASONS),
+        Choice(names.ERROR_TYPE, "error_class", ERRORS),
+        Hex(names.OTELBPF_CONNECTION_ID, "connection_id"),
+        Choice(names.OTELBPF_CONNECTION_ADOPTED, "adopted", {1: True}),
+    ),
+    body=lambda batch: closed_sentences(batch, CLOSE_REASONS),
+    setting="tcp_connection",
+    when="closed",
+    failed="went_wrong",
+    duration_ns="duration_ns",
+    trace_id="connection_id",
+)
+_FAILED = Event(
+    name=names.EVENT_TCP_CONNECTION_FAILED,
+    attributes=(
+        *_ENDS,
+        Number(names.OTELBPF_TCP_RETRANSMITS, "retransmits"),
+        Number(names.OTELBPF_TCP_HANDSHAKE_DURATION, "handshake_ns", scale=1e-9, absent=0),
+        Choice(names.ERROR_TYPE, "error_class", ERRORS),
+    ),
+    body=lambda batch: failed_sentences(batch, ERRORS),
+    setting="tcp_connection",
+    when="failed",
+    failed="went_wrong",
+    duration_ns="handshake_ns",
+)
+
+_WAY = (  # W in SIGNALS.md
+    Choice(names.NETWORK_TCP_HANDSHAKE_ROLE, "role", ROLES),
+    Number(names.SERVER_PORT, "service_port", absent=0),
+    Known("edge", (names.OTELBPF_PEER_TYPE,)),
+)
+_EDGE = (  # E in SIGNALS.md
+    Choice(names.NETWORK_TCP_HANDSHAKE_ROLE, "role", ROLES),
+    Number(names.SERVER_PORT, "service_port", absent=0),
+    Known(
+        "edge",
+        (
+            names.OTELBPF_PEER_TYPE,
+            names.SERVER_ADDRESS,
+            names.SERVICE_PEER_NAME,
+            names.SERVICE_PEER_NAMESPACE,
+            names.OTELBPF_PEER_K8S_NAMESPACE_NAME,
+            names.OTELBPF_PEER_K8S_WORKLOAD_NAME,
+            names.OTELBPF_PEER_K8S_WORKLOAD_KIND,
+        ),
+    ),
+)
+_TRANSMIT = Constant(names.NETWORK_IO_DIRECTION, "transmit")
+_RECEIVE = Constant(names.NETWORK_IO_DIRECTION, "receive")
+_METRICS = (
+    Counter(
+        names.METRIC_OTELBPF_TCP_CONNECTIONS, None, (*_EDGE, Choice(names.ERROR_TYPE, "failure", ERRORS)), when="opened"
+    ),
+    Counter(
+        names.METRIC_OTELBPF_TCP_CLOSES,
+        None,
+        (*_WAY, Choice(names.OTELBPF_TCP_CLOSE_REASON, "close_reason", CLOSE_REASONS)),
+        when="closed",
+    ),
+    Level(names.METRIC_OTELBPF_TCP_CONNECTION_ACTIVE, _WAY),
+    Counter(names.METRIC_OTELBPF_TCP_IO, "tx_bytes_new", (*_EDGE, _TRANSMIT), when="transmitted"),
+    Counter(names.METRIC_OTELBPF_TCP_IO, "rx_bytes_new", (*_EDGE, _RECEIVE), when="received"),
+    Counter(names.METRIC_OTELBPF_TCP_RETRANSMITS, "retransmits_new", _EDGE, when="repeated"),
+    Counter(names.METRIC_OTELBPF_TCP_RESETS, "tx_resets_new", (*_WAY, _TRANSMIT), when="reset_transmitted"),
+    Counter(names.METRIC_OTELBPF_TCP_RESETS, "rx_resets_new", (*_WAY, _RECEIVE), when="reset_received"),
+    Histogram(names.METRIC_OTELBPF_TCP_HANDSHAKE_DURATION, "handshake_ns", 1e-9, _WAY, when="handshake_due"),
+    Histogram(names.METRIC_OTELBPF_TCP_RTT, "srtt_us", 1e-6, _WAY, when="rtt_due"),
+    Histogram(names.METRIC_OTELBPF_TCP_CONNECTION_DURATION, "duration_ns", 1e-9, _WAY, when="duration_due"),
+)
+_NOT_ZERO = {
+    "tx_bytes_new": "transmitted",
+    "rx_bytes_new": "received",
+    "retransmits_new": "repeated",
+    "tx_resets_new": "reset_transmitted",
+    "rx_resets_new": "reset_received",
+}
+
+
+class TcpConnections:
+    """The `prepare` of this probe: what follows from the row alone, and the accounting over rows."""
+
+    def __init__(self, config: Any) -> None:
+        self.undecodable = 0
+        self.accounting = Accounting(config.probes.tcp_connection.max_tracked)
+        self._key = config.connection_id.key
+        self._policy = config.logs.tcp_connection
+
+    def __call__(self, batch: Batch) -> Batch:
+        batch = self.accounting.snapshot(batch) if batch.snapshot else self.accounting.events(batch)
+        _add_kinds(batch)
+        _add_ports(batch)
+        _add_durations(batch)
+        for counter, counted in _NOT_ZERO.items():
+            batch.columns[counted] = batch.number(counter) > 0
+        if not batch.snapshot:
+            batch.columns["connection_id"] = self._connection_ids(batch)
+        return batch
+
+    def _connection_ids(self, batch: Batch) -> NDArray[np.uint8]:
+        """Of the connections that become log records; a hash a row is the dearest thing here."""
+        wanted = batch.number("closed") & self._becomes_record(batch)
+        return connection_ids(batch.rows["client_isn"], batch.rows["server_isn"], wanted, self._key)
+
+    def _becomes_record(self, batch: Batch) -> NDArray[np.bool_] | bool:
+        """Under the setting `logs.tcp_connection`."""
+        if isinstance(self._policy, str):
+            return batch.number("went_wrong") if self._policy == "failed" else self._policy == "all"
+        slow: NDArray[np.bool_] = batch.number("duration_ns") >= self._policy.slow * 1e9
+        return batch.number("went_wrong") | slow
+
+
+def _add_kinds(batch: Batch) -> None:
+    rows, columns = batch.rows, batch.columns
+    error = rows["error"]
+    error_class = np.where((error == 0) | np.isin(error, list(ERRORS)), error, OTHER)
+    columns["closed"] = rows["kind"] == CLOSED
+    columns["failed"] = failed = rows["kind"] == FAILED
+    columns["went_wrong"] = error != 0
+    columns["error_class"] = error_class
+    columns["failure"] = np.where(failed, error_class, 0)
+    if failed.any():
+        for name in ("tx_bytes_new", "rx_bytes_new", "tx_resets_new", "rx_resets_new"):
+            batch.number(name)[failed] = 0
+
+
+def _add_ports(batch: Batch) -> None:
+    role, local, remote = batch.rows["role"], batch.rows["local_port"], batch.rows["remote_port"]
+    is_service = (remote < EPHEMERAL_FROM) | np.isin(remote, SERVICE_PORTS)
+    batch.columns["server_port"] = np.select([role == CLIENT, role == SERVER], [remote, local], 0)
+    batch.columns["client_port"] = np.where(role == SERVER, remote, 0)
+    batch.columns["service_port"] = np.select([(role == CLIENT) & is_service, role == SERVER], [remote, local], 0)
+
+
+def _add_durations(batch: Batch) -> None:
+    rows, columns = batch.rows, batch.columns
+    start_ns = rows["start_ns"].astype(np.int64)
+    duration_ns = rows["head"]["time_ns"].astype(np.int64) - start_ns
+    columns["duration_ns"] = np.where(start_ns > 0, duration_ns, 0)
+    columns["duration_due"] = batch.number("closed") & (start_ns > 0)
+    columns["handshake_due"] = batch.number("opened") & ~batch.number("failed") & (rows["handshake_ns"] > 0)
+
+
+PROBE = Probe(
+    name="tcp_connection",
+    struct="tcp_connection",
+    scope=names.SCOPE_TCP,
+    summary="TCP connections: who, to whom, how much, how it ended",
+    ways=(
+        Way(
+            "tp_btf",
+            programs=("tcp_state_changed", "tcp_reset_sent"),
+            optional=("tcp_received", "tcp_sent", "connect_returned"),
+            lost={
+                "tcp_received": "the worker of a server's connection (its listener is named instead)",
+                "tcp_sent": "the worker of a server that sends first (its listener is named instead)",
+                "connect_returned": "connects that fail before a SYN is sent (no route, no free port, not allowed)",
+            },
+        ),
+    ),
+    prepare=TcpConnections,
+    constants=filters.constants,
+    events=(_CLOSED, _FAILED),
+    metrics=_METRICS,
+    adopt="tcp_adopt",
+    snapshot="tcp_snapshot",
+    snapshot_map="connections",
+)

@@ -1,0 +1,72 @@
+"""Quantities for people, in at most three digits: `64 B`, `1.2 kB`, `105 MB`, `850 µs`, `3.2 ms`.
+
+So few digits make so few words that all of them fit in a table: a batch is put into words without formatting.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_WORDS_A_STEP = 1000
+
+
+class Step(NamedTuple):
+    """What is said as tenths (`tenths`) or wholes of *size*, up to three digits."""
+
+    size: float
+    unit: str
+    tenths: bool = False
+
+    @property
+    def limit(self) -> float:
+        """The first value that would need a fourth digit."""
+        return 99.95 * self.size if self.tenths else 999.5 * self.size
+
+    def word(self, digits: int) -> str:
+        return f"{digits / 10:.1f} {self.unit}" if self.tenths else f"{digits} {self.unit}"
+
+
+class Scale:
+    """Steps from the smallest on; what is beyond the last stays at its largest word."""
+
+    def __init__(self, *steps: Step) -> None:
+        self._steps = steps
+        self._limits = np.array([step.limit for step in steps[:-1]])
+        self._digits = np.array([step.size / 10 if step.tenths else step.size for step in steps])
+
+    def words(self, values: NDArray[Any]) -> list[str]:
+        """A word for each value."""
+        step = np.searchsorted(self._limits, values, "right")
+        digits = np.minimum(np.rint(values / self._digits[step]), _WORDS_A_STEP - 1)
+        table = self._table
+        return [table[word] for word in (step * _WORDS_A_STEP + digits.astype(np.intp)).tolist()]
+
+    @cached_property
+    def _table(self) -> list[str]:
+        return [step.word(digits) for step in self._steps for digits in range(_WORDS_A_STEP)]
+
+
+BYTES = Scale(
+    Step(1, "B"),
+    *(
+        Step(size, unit, tenths)
+        for size, unit in ((1e3, "kB"), (1e6, "MB"), (1e9, "GB"), (1e12, "TB"), (1e15, "PB"))
+        for tenths in (True, False)
+    ),
+)
+NANOSECONDS = Scale(
+    Step(1e3, "µs"),
+    Step(1e6, "ms", tenths=True),
+    Step(1e6, "ms"),
+    Step(1e9, "s", tenths=True),
+    Step(1e9, "s"),
+    Step(60e9, "min"),
+    Step(3600e9, "h"),
+    Step(86400e9, "d"),
+)

@@ -1,0 +1,1 @@
+"""What travels inside connections: bytes → a value or ProtocolError; no I/O, no clock, no state."""

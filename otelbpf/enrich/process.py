@@ -46,7 +46,7 @@ class Executables:
         for executable, filename in dict(zip(executables, rows["filename"].tolist(), strict=True)).items():
             path = filename.decode(errors="replace")
             known = self._known.get(executable)
-            if path and (known is None or known.get(names.PROCESS_EXECUTABLE_PATH) != path):
+            if executable and path and (known is None or known.get(names.PROCESS_EXECUTABLE_PATH) != path):
                 self._known[executable] = _by_path(path)
 
     def forget(self, batch: Batch) -> None:

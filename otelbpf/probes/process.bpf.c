@@ -27,7 +27,7 @@ struct process {
 	__u8 exit_signal;
 	__u8 oom;
 	char parent_comm[16];
-	char filename[FILENAME_BYTES]; /* exec: path of the file that runs; of a script: the interpreter's */
+	char filename[FILENAME_BYTES]; /* exec: path of the file that runs (of a script: the interpreter's) */
 	char command[COMMAND_BYTES];   /* exec: argv[0] */
 };
 EVENT(process);
@@ -46,9 +46,6 @@ struct signal_struct {
 	int group_exit_code;
 	unsigned int flags;
 	struct mm_struct *oom_mm;
-} KERNEL;
-struct linux_binprm {
-	const char *filename;
 } KERNEL;
 struct task_struct___process {
 	int tgid;
@@ -111,8 +108,9 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
 }
 
 /* The path of an open file as /proc/PID/exe shows it, but without a race: the process may live a millisecond.
- * What the caller asked to run is no substitute: it may be relative, a symbolic link or a script. */
-static __always_inline bool path_of(struct file___path *file, char *to)
+ * What the caller asked to run is no substitute: it may be relative, a symbolic link or a script.
+ * Of a path that does not fit the end is kept, without a '/' before it. */
+static __always_inline void path_of(struct file___path *file, char *to)
 {
 	__u32 zero = 0, at = FILENAME_BYTES - 1;
 	struct scratch *room = bpf_map_lookup_elem(&scratch, &zero);
@@ -120,34 +118,41 @@ static __always_inline bool path_of(struct file___path *file, char *to)
 	struct mount *mount = mount_of(BPF_CORE_READ(file, f_path.mnt));
 
 	if (!room || !dentry)
-		return false;
-	room->path[FILENAME_BYTES - 1] = 0;
+		return;
+	room->path[at] = 0;
 	for (int depth = 0; depth < PATH_DEPTH; depth++) {
-		if (dentry == BPF_CORE_READ(mount, mnt.mnt_root)) {
-			struct mount *parent = BPF_CORE_READ(mount, mnt_parent);
-
-			if (parent == mount)
-				break;
-			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-			mount = parent;
-			continue;
-		}
-		long size = bpf_probe_read_kernel_str(room->name, NAME_BYTES, BPF_CORE_READ(dentry, d_name.name));
 		struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
 
-		if (size < 2 || size > at) /* with its '/', which takes the place of the NUL */
-			return false;
+		if (dentry == BPF_CORE_READ(mount, mnt.mnt_root)) {
+			struct mount *below = BPF_CORE_READ(mount, mnt_parent);
+
+			if (below == mount) {
+				dentry = NULL;
+				break;
+			}
+			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+			mount = below;
+			continue;
+		}
+		/* With the NUL, in whose place goes the '/' before it. */
+		long size = bpf_probe_read_kernel_str(room->name, NAME_BYTES, BPF_CORE_READ(dentry, d_name.name));
+
+		if (size < 2 || size > at)
+			break;
 		at -= size;
 		asm volatile("%0 &= 0xff" : "+r"(at));
 		asm volatile("" : "+r"(size));
 		room->path[at] = '/';
 		bpf_probe_read_kernel(room->path + at + 1, (size - 1) & (NAME_BYTES - 1), room->name);
-		if (parent == dentry) /* a file without a place, such as a memfd */
+		if (parent == dentry) { /* a file without a place, such as a memfd */
+			dentry = NULL;
 			break;
+		}
 		dentry = parent;
 	}
+	if (dentry)
+		at++;
 	bpf_probe_read_kernel_str(to, FILENAME_BYTES, room->path + (at & (FILENAME_BYTES - 1)));
-	return true;
 }
 
 static __always_inline void fill_common(struct process *event, struct event_head *head, struct task_struct___process *task,
@@ -177,7 +182,7 @@ static __always_inline struct process *begin(struct event_head *head)
 }
 
 SEC("tp_btf/sched_process_exec")
-int BPF_PROG(executed, struct task_struct___process *task, int old_pid, struct linux_binprm *program)
+int BPF_PROG(executed, struct task_struct___process *task)
 {
 	struct event_head head;
 	struct process *event = begin(&head);
@@ -185,8 +190,7 @@ int BPF_PROG(executed, struct task_struct___process *task, int old_pid, struct l
 	if (!event)
 		return 0;
 	fill_common(event, &head, task, PROCESS_EXEC);
-	if (!path_of((struct file___path *)task->mm->exe_file, event->filename))
-		bpf_probe_read_kernel_str(event->filename, FILENAME_BYTES, program->filename);
+	path_of((struct file___path *)task->mm->exe_file, event->filename);
 	bpf_probe_read_user_str(event->command, COMMAND_BYTES, (void *)task->mm->arg_start);
 	bpf_ringbuf_submit(event, 0);
 	return 0;

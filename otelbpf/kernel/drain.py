@@ -41,7 +41,7 @@ class Drain:
         """Events thrown away here, by source."""
         self.arrived = threading.Event()
         """Set, at most once a tick, when there is something to take; cleared by `take`."""
-        self.max_wait_bytes = 0
+        self.most_waiting_bytes = 0
         """The most that has waited so far."""
         self._capacity_bytes = capacity_bytes
         self._waiting: deque[tuple[int, bytes]] = deque()
@@ -77,8 +77,10 @@ class Drain:
         self.arrived.clear()
         with self._lock:
             taken, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
-        if self._failure is not None and not taken:
-            raise self._failure
+        if self._failure is not None:
+            if not taken:
+                raise self._failure
+            self.arrived.set()  # so that the consumer comes once more, and hears of it
         return list(taken)
 
     def pending(self, source: int) -> int:
@@ -123,4 +125,4 @@ class Drain:
                 oldest, lost = self._waiting.popleft()
                 self._waiting_bytes -= len(lost)
                 self.shed[oldest] += len(lost) // self.sources[oldest].ring.stride
-            self.max_wait_bytes = max(self.max_wait_bytes, self._waiting_bytes)
+            self.most_waiting_bytes = max(self.most_waiting_bytes, self._waiting_bytes)

@@ -37,9 +37,12 @@ def sections(elf: bytes) -> list[Section]:
     """All sections of a 64-bit little-endian object, in the order of their index."""
     if elf[:6] != b"\x7fELF\x02\x01":
         raise CannotRun("not a compiled BPF object: no 64-bit little-endian ELF file")
-    (table,) = struct.unpack_from("<Q", elf, 40)
-    count, names_index = struct.unpack_from("<2H", elf, 60)
-    heads = [struct.unpack_from("<2I4Q2I", elf, table + 64 * index) for index in range(count)]
+    try:
+        (table,) = struct.unpack_from("<Q", elf, 40)
+        count, names_index = struct.unpack_from("<2H", elf, 60)
+        heads = [struct.unpack_from("<2I4Q2I", elf, table + 64 * index) for index in range(count)]
+    except struct.error as short:
+        raise CannotRun("not a compiled BPF object: the file ends too early") from short
     names = elf[heads[names_index][4] :][: heads[names_index][5]]
     return [
         Section(text_at(names, name), kind, elf[offset : offset + size], link)

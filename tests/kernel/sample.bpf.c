@@ -5,6 +5,10 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+#ifndef PAYLOAD
+#define PAYLOAD 64
+#endif
+
 struct sample {
 	struct event_head head;
 	__u64 sequence;

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from contextlib import ExitStack
+from mmap import PAGESIZE
+
+import pytest
+
+from otelbpf.errors import OtelbpfError
+from otelbpf.kernel.drain import Drain, Source
+from otelbpf.kernel.ring import Ring
+from tests.unit.kernel.fake_ring import FakeRing
+
+STRIDE = 16
+
+
+@pytest.fixture
+def rings():
+    fakes = [FakeRing(PAGESIZE, 8), FakeRing(PAGESIZE, 8)]
+    with ExitStack() as open_:
+        sources = [
+            Source(name, open_.enter_context(Ring(fake.fd, PAGESIZE, 8)))
+            for name, fake in zip(("tcp", "dns"), fakes, strict=True)
+        ]
+        yield fakes, sources
+
+
+def counted(taken: list[tuple[int, bytes]]) -> dict[int, list[int]]:
+    numbers: dict[int, list[int]] = {}
+    for index, records in taken:
+        found = [int.from_bytes(records[at + 8 : at + 16], "little") for at in range(0, len(records), STRIDE)]
+        numbers.setdefault(index, []).extend(found)
+    return numbers
+
+
+def test_records_of_all_rings_arrive_with_their_source(rings):
+    (tcp, dns), sources = rings
+    with Drain(sources, 1 << 20) as drain:
+        tcp.put(bytes([1]))
+        tcp.put(bytes([2]))
+        dns.put(bytes([3]))
+        taken: list[tuple[int, bytes]] = []
+        while sum(len(records) for _, records in taken) < 3 * STRIDE:
+            assert drain.arrived.wait(10)
+            taken += drain.take()
+    assert counted(taken) == {0: [1, 2], 1: [3]}
+
+
+def test_stopping_reads_the_rings_once_more(rings):
+    (tcp, _dns), sources = rings
+    with Drain(sources, 1 << 20) as drain:
+        tcp.put(bytes([1]))
+        drain.stop()
+        tcp.put(bytes([2]))
+        assert counted(drain.take()) == {0: [1]}
+        assert drain.pending(0) == 1
+        drain.stop()
+
+
+def test_what_nobody_takes_is_pending_and_not_in_the_ring(rings):
+    (tcp, _dns), sources = rings
+    with Drain(sources, 1 << 20) as drain:
+        for value in range(5):
+            tcp.put(bytes([value]))
+        drain.stop()
+        assert (drain.pending(0), drain.pending(1), sources[0].ring.pending) == (5, 0, 0)
+        drain.take()
+        assert drain.pending(0) == 0
+
+
+def test_over_capacity_the_oldest_is_shed_and_counted(rings):
+    (tcp, dns), sources = rings
+    with Drain(sources, 4 * STRIDE) as drain:
+        for fake, first in ((tcp, 0), (dns, 10)):
+            for value in range(3):
+                fake.put(bytes([first + value]))
+        drain.stop()
+        assert counted(drain.take()) == {1: [10, 11, 12]}
+        assert drain.shed == [3, 0]
+        assert drain.most_waiting_bytes <= 4 * STRIDE
+
+
+def test_what_ends_the_thread_is_raised_by_take(rings):
+    (tcp, _dns), sources = rings
+    broken = [Source("tcp", sources[0].ring), sources[1]]
+    tcp.record_bytes = 4
+    with Drain(broken, 1 << 20) as drain:
+        tcp.put(b"\1")
+        assert drain.arrived.wait(10)
+        with pytest.raises(OtelbpfError, match="do not belong together"):
+            drain.take()

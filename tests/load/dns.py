@@ -7,11 +7,12 @@ d (never answered), t (truncated over UDP).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from tests.load.programs import Server, counters, serving
+from tests.load.programs import HERE, Place, Server, counters, serving
 from tests.load.tcp import lines
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class DnsTruth:
     def unanswered(self) -> int:
         return int(sum(counts["unanswered"] for counts in self.client["by_class"].values()))
 
+    @property
     def answered(self) -> dict[tuple[str, int], int]:
         """(class, answer code) → answers."""
         return {
@@ -83,6 +85,19 @@ class DnsTruth:
             for key, count in counts.items()
             if key.isdigit()
         }
+
+
+def address_of(name: str, question_type: str) -> str:
+    """The address with which the server answers *name*: the same hash as in dns_server.c."""
+    value = 2166136261
+    for label in name.split("."):
+        for byte in (len(label), *label.encode()):
+            value = (value ^ byte) * 16777619 & 0xFFFFFFFF
+    value = value * 16777619 & 0xFFFFFFFF  # the root label
+    low = value.to_bytes(4, "little")
+    if question_type == "AAAA":
+        return str(IPv6Address(bytes([0xFD]) + bytes(11) + low))
+    return str(IPv4Address(bytes([10]) + low[1:]))
 
 
 def client_arguments(plan: Plan, port: int, truth: Path | None) -> list[str]:
@@ -96,13 +111,13 @@ def client_arguments(plan: Plan, port: int, truth: Path | None) -> list[str]:
     return arguments + ["-D"] * plan.both_types + (["-o", str(truth)] if truth else [])
 
 
-def dns_load(plan: Plan, client_namespace: str | None = None, server_namespace: str | None = None) -> DnsTruth:
+def dns_load(plan: Plan, client_place: Place = HERE, server_place: Place = HERE) -> DnsTruth:
     """Runs *plan* to its end, checks that both ends tell the same story, and returns the truth."""
     with TemporaryDirectory(prefix="otelbpf-load-") as directory:
         truth = Path(directory, "client") if plan.records else None
         arguments = [f"-{plan.family}", "-a", plan.address, "-p", str(plan.port)]
-        with serving("dns_server", arguments, server_namespace) as server:
-            client = counters("dns_client", client_arguments(plan, server.port, truth), client_namespace)
+        with serving("dns_server", arguments, server_place) as server:
+            client = counters("dns_client", client_arguments(plan, server.port, truth), client_place)
         result = DnsTruth(server, client, read_lookups(truth) if truth else [])
     check(result, plan.way)
     return result

@@ -9,7 +9,7 @@ import signal
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,9 +39,23 @@ def in_namespace(namespace: str | None) -> tuple[str, ...]:
     return ("ip", "netns", "exec", namespace) if namespace else ()
 
 
-def counters(name: str, arguments: Sequence[str], namespace: str | None = None) -> dict[str, Any]:
+class Place(NamedTuple):
+    """Where one end of a load runs: its network namespace, and a copy of its program under another name."""
+
+    namespace: str | None = None
+    executable: Path | None = None
+
+    def command(self, name: str, arguments: Sequence[str]) -> list[str]:
+        """The words that run program *name* here."""
+        return [*in_namespace(self.namespace), str(self.executable or program(name)), *arguments]
+
+
+HERE = Place()
+
+
+def counters(name: str, arguments: Sequence[str], place: Place = HERE) -> dict[str, Any]:
     """Runs a client to its end and returns the counters it printed; raises when it failed."""
-    command = [*in_namespace(namespace), str(program(name)), *arguments]
+    command = place.command(name, arguments)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
@@ -58,18 +72,23 @@ class Server:
         self.counters: dict[str, Any] = {}
 
 
+def started(line: str) -> Server:
+    """What a server says when it listens: "ready PORT PID..."."""
+    word, *numbers = line.split() or ["nothing"]
+    if word != "ready":
+        raise RuntimeError(f"the server did not start: {line}")
+    port, *pids = map(int, numbers)
+    return Server(port, tuple(pids))
+
+
 @contextmanager
-def serving(name: str, arguments: Sequence[str], namespace: str | None = None) -> Iterator[Server]:
+def serving(name: str, arguments: Sequence[str], place: Place = HERE) -> Iterator[Server]:
     """Runs a server while the block runs; its counters are there after the block."""
-    command = [*in_namespace(namespace), str(program(name)), *arguments]
+    command = place.command(name, arguments)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        word, *numbers = process.stdout.readline().split() or ["nothing"]
-        if word != "ready":
-            raise RuntimeError(f"{' '.join(command)} did not start")
-        port, *pids = map(int, numbers)
-        server = Server(port, tuple(pids))
+        server = started(process.stdout.readline())
         yield server
     except BaseException:
         process.kill()

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from tests.load.programs import Server, counters, serving
+from tests.load.programs import HERE, Place, Server, counters, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -60,6 +60,8 @@ class Plan:
     spread: int = 0
     seed: int = 0
     wait_ms: int = 200
+    silent_port: int = 0
+    """A port at *address* that answers nothing; 0: one is made on 127.0.0.1 when the mix needs it."""
     records: bool = True
     """Keep one line a connection; off for the highest rates."""
 
@@ -111,17 +113,17 @@ def client_arguments(plan: Plan, port: int, full_port: int, truth: Path | None) 
     return arguments + (["-o", str(truth)] if truth else [])
 
 
-def tcp_load(plan: Plan, client_namespace: str | None = None, server_namespace: str | None = None) -> TcpTruth:
+def tcp_load(plan: Plan, client_place: Place = HERE, server_place: Place = HERE) -> TcpTruth:
     """Runs *plan* to its end, checks that both ends tell the same story, and returns the truth."""
     with TemporaryDirectory(prefix="otelbpf-load-") as directory, ExitStack() as open_:
-        wants_full = any(plan.mix.get(kind) for kind in ("abandoned", "timed_out"))
-        full_port = open_.enter_context(full_listener()) if wants_full else 0
+        wants_full = not plan.silent_port and any(plan.mix.get(kind) for kind in ("abandoned", "timed_out"))
+        full_port = open_.enter_context(full_listener()) if wants_full else plan.silent_port
         client_truth, server_truth = Path(directory, "client"), Path(directory, "server")
         arguments = [f"-{4 if plan.family == '4' else 6}", "-w", str(plan.workers), "-t", str(plan.threads)]
         arguments += ["-o", str(server_truth)] if plan.records else []
-        with serving("tcp_server", arguments, server_namespace) as server:
+        with serving("tcp_server", arguments, server_place) as server:
             words = client_arguments(plan, server.port, full_port, client_truth if plan.records else None)
-            truth = TcpTruth(server, counters("tcp_client", words, client_namespace))
+            truth = TcpTruth(server, counters("tcp_client", words, client_place))
         check(truth)
         if plan.records:
             truth.connections = join(client_truth, server_truth)

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from otelbpf import probes
 from otelbpf.errors import Unsupported
 from otelbpf.kernel import features
 from otelbpf.kernel.btf import Btf, record_dtype
@@ -111,7 +110,7 @@ class AttachedProbe:
 def object_path(probe: str) -> Path:
     """The compiled object of a probe, for this machine."""
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
-    return Path(probes.__path__[0]) / "objects" / machine / f"{probe}.bpf.o"
+    return Path(__file__).parents[1] / "probes" / "objects" / machine / f"{probe}.bpf.o"
 
 
 @contextmanager

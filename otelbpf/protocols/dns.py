@@ -6,9 +6,9 @@ MAX_RECORDS records are read. What was captured may be shorter than the message:
 
 from __future__ import annotations
 
+import struct
 from socket import AF_INET6, inet_ntoa, inet_ntop
 from struct import Struct
-from struct import error as StructError
 from typing import TYPE_CHECKING, NamedTuple
 
 from otelbpf.errors import ProtocolError
@@ -59,12 +59,12 @@ def parse(message: bytes, whole_bytes: int | None = None) -> Message:
     Raises ProtocolError when it is no DNS message with one question, or is cut where it should not be.
     """
     try:
-        return _parse(message, whole_bytes is not None and whole_bytes > len(message))
-    except (IndexError, StructError) as cut:
+        return _parse(message, cut=whole_bytes is not None and whole_bytes > len(message))
+    except (IndexError, struct.error) as cut:
         raise ProtocolError("a DNS message ends too early") from cut
 
 
-def _parse(message: bytes, cut: bool) -> Message:
+def _parse(message: bytes, *, cut: bool) -> Message:
     _id, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(message)
     if questions != 1:
         raise ProtocolError(f"a DNS message with {questions} questions")
@@ -78,7 +78,7 @@ def _parse(message: bytes, cut: bool) -> Message:
             addresses, ttl, code = plain
             # What NamedTuple's own constructor does, in half the time.
             return tuple.__new__(Message, (name, type_, flags & _CODE | code, addresses, [], [], ttl, False, True))
-    return _answer(message, at + 4, name, type_, cut)
+    return _answer(message, at + 4, name, type_, cut=cut)
 
 
 def _plain_addresses(
@@ -114,7 +114,7 @@ def _ipv6_text(address: bytes) -> str:
     return inet_ntop(AF_INET6, address)
 
 
-def _answer(message: bytes, at: int, name: str, type_: int, cut: bool) -> Message:
+def _answer(message: bytes, at: int, name: str, type_: int, *, cut: bool) -> Message:
     """Any answer whose records begin at *at*."""
     _id, flags, _questions, answers, authorities, additionals = _HEADER.unpack_from(message)
     found = _Answers(message, name)
@@ -125,7 +125,7 @@ def _answer(message: bytes, at: int, name: str, type_: int, cut: bool) -> Messag
         complete = answers <= MAX_RECORDS
         if additionals and complete:
             code |= _code_of_opt(message, at, authorities, additionals)
-    except (IndexError, StructError):
+    except (IndexError, struct.error):
         if not cut and not truncated:
             raise
         complete = found.count >= answers

@@ -1,0 +1,181 @@
+"""DNS lookups: who asked whom for what, the answer, how long it took. Kernel half: the `.bpf.c`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otelbpf.probes import filters
+from otelbpf.probes.dns_reading import Reading
+from otelbpf.probes.dns_sentence import sentences
+from otelbpf.probes.probe import Choice, Counter, Event, Histogram, Known, Number, Probe, Way
+from otelbpf.protocols.dns_registry import NOERROR, NXDOMAIN, RESPONSE_CODES, SERVFAIL
+from otelbpf.signals import names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otelbpf.batch import Batch
+
+CLIENT, SERVER = 1, 2
+ANSWERED, TIMED_OUT = 1, 2
+ROLES = {CLIENT: "client", SERVER: "server"}
+TRANSPORTS = {6: "tcp", 17: "udp"}
+HOST_NOT_FOUND, TRY_AGAIN, NO_RECOVERY, TIMEOUT = 1, 2, 3, 4
+ERRORS = {
+    HOST_NOT_FOUND: "host_not_found",
+    TRY_AGAIN: "try_again",
+    NO_RECOVERY: "no_recovery",
+    TIMEOUT: "timeout",
+}
+"""What getaddrinfo's older sister says (RFC 2133, netdb.h): the registry's words for dns.lookup.duration."""
+
+_FLAG_TRUNCATED, _FLAGS_CODE = 0x0200, 0x000F
+_NONE = -1
+_PORTS_IN_A_WORD, _PORT_WORDS = 4, 4
+_SHARES = 4
+"""One cgroup may fill this part of the table of questions."""
+
+_ERROR = Choice(names.ERROR_TYPE, "error", ERRORS)
+_ROLE = Choice(names.OTELBPF_DNS_ROLE, "role", ROLES)
+_TYPE = Known("question_kind", (names.OTELBPF_DNS_QUESTION_TYPE,))
+_CODE = Choice(names.OTELBPF_DNS_RESPONSE_CODE, "response_code", RESPONSE_CODES)
+_TRANSPORT = Choice(names.NETWORK_TRANSPORT, "transport", TRANSPORTS)
+_QUESTION = Known("question", (names.DNS_QUESTION_NAME,))
+
+_ATTRIBUTES = (
+    Number(names.PROCESS_PID, "pid", absent=0),
+    Known("process", (names.PROCESS_EXECUTABLE_NAME, names.PROCESS_EXECUTABLE_PATH)),
+    _TRANSPORT,
+    Known("local", (names.NETWORK_LOCAL_ADDRESS, names.SERVER_ADDRESS)),
+    Number(names.NETWORK_LOCAL_PORT, "local_port"),
+    Known(
+        "remote",
+        (
+            names.NETWORK_TYPE,
+            names.NETWORK_PEER_ADDRESS,
+            names.SERVER_ADDRESS,
+            names.NET_PEER_NAME,
+            names.SERVICE_PEER_NAME,
+            names.SERVICE_PEER_NAMESPACE,
+            names.OTELBPF_PEER_TYPE,
+            names.OTELBPF_PEER_K8S_NAMESPACE_NAME,
+            names.OTELBPF_PEER_K8S_WORKLOAD_NAME,
+            names.OTELBPF_PEER_K8S_WORKLOAD_KIND,
+            names.OTELBPF_PEER_K8S_POD_NAME,
+            names.OTELBPF_PEER_K8S_POD_UID,
+            names.OTELBPF_PEER_K8S_NODE_NAME,
+            names.OTELBPF_PEER_K8S_SERVICE_NAME,
+        ),
+    ),
+    Number(names.NETWORK_PEER_PORT, "remote_port"),
+    Number(names.SERVER_PORT, "server_port"),
+    Number(names.OTELBPF_NETNS, "netns", absent=0),
+    _QUESTION,
+    _TYPE,
+    _CODE,
+    _ERROR,
+    Known("answer", (names.DNS_ANSWERS, names.OTELBPF_DNS_CNAMES, names.OTELBPF_DNS_RECORDS, names.OTELBPF_DNS_TTL)),
+    Number(names.OTELBPF_DNS_ANSWER_COUNT, "answers", absent=_NONE),
+    Number(names.OTELBPF_DNS_LOOKUP_DURATION, "latency_ns", scale=1e-9),
+    Number(names.OTELBPF_DNS_RETRIES, "retries", absent=0),
+    Choice(names.OTELBPF_DNS_TRUNCATED, "truncated", {1: True}),
+    _ROLE,
+)
+
+
+def _event(setting: str, role: str) -> Event:
+    return Event(
+        name=names.EVENT_DNS_LOOKUP,
+        attributes=_ATTRIBUTES,
+        body=lambda batch: sentences(batch, ROLES, RESPONSE_CODES),
+        setting=setting,
+        when=role,
+        failed="failed",
+        duration_ns="latency_ns",
+    )
+
+
+_METRICS = (
+    Histogram(names.METRIC_DNS_LOOKUP_DURATION, "latency_ns", 1e-9, (_QUESTION, _ERROR), when="client"),
+    Counter(
+        names.METRIC_OTELBPF_DNS_QUERIES,
+        None,
+        (_ROLE, _TYPE, _CODE, _ERROR, _TRANSPORT, Known("remote", (names.SERVER_ADDRESS,))),
+    ),
+)
+
+
+class DnsLookups:
+    """The `prepare` of this probe. Only what becomes a record, or teaches a host name, is read: the lookups that a
+    server here answers are counted by what the kernel half took from the header."""
+
+    def __init__(self, config: Any) -> None:
+        self.undecodable = 0
+        self._reading = Reading()
+        self._server_records = config.logs.dns_server != "off"
+
+    def __call__(self, batch: Batch) -> Batch:
+        rows, columns = batch.rows, batch.columns
+        columns["client"] = client = rows["role"] == CLIENT
+        columns["server"] = ~client
+        columns["answered"] = answered = rows["kind"] == ANSWERED
+        columns["truncated"] = (rows["flags"] & _FLAG_TRUNCATED != 0).astype(np.uint8)
+        columns["answers"] = np.where(answered, rows["answer_count"].astype(np.int32), _NONE)
+        columns["server_port"] = np.where(client, rows["remote_port"], rows["local_port"])
+        columns["question_kind"] = self._reading.kinds(rows["question_type"])
+        wanted = np.ones(len(batch), np.bool_) if self._server_records else client
+        understood = self._reading.add_messages(batch, wanted)
+        _add_outcome(batch)
+        if understood.all():
+            return batch
+        self.undecodable += int(np.count_nonzero(~understood))
+        return batch.select(understood)
+
+
+def _add_outcome(batch: Batch) -> None:
+    """`response_code`, from the header where the message was not read; `error`; `failed`."""
+    read, flags = batch.number("code_read"), batch.rows["flags"]
+    code = np.where(read == _NONE, (flags & _FLAGS_CODE).astype(np.int32), read)
+    code = np.where(batch.number("answered"), code, _NONE)
+    batch.columns["response_code"] = code
+    batch.columns["error"] = error = np.select(
+        [code == _NONE, code == NOERROR, code == NXDOMAIN, code == SERVFAIL],
+        [TIMEOUT, 0, HOST_NOT_FOUND, TRY_AGAIN],
+        NO_RECOVERY,
+    )
+    batch.columns["failed"] = error != 0
+
+
+def _constants(config: Any) -> Mapping[str, int]:
+    settings = config.probes.dns_lookup
+    return {
+        **filters.constants(config),
+        **_port_words(settings.ports),
+        "timeout_ns": round(settings.timeout * 1e9),
+        "pending_share": max(1, settings.max_pending // _SHARES),
+    }
+
+
+def _port_words(ports: tuple[int, ...]) -> dict[str, int]:
+    """Four ports a knob, the first in the lowest bits."""
+    words = [0] * _PORT_WORDS
+    for place, port in enumerate(dict.fromkeys(ports)):
+        words[place // _PORTS_IN_A_WORD] |= port << 16 * (place % _PORTS_IN_A_WORD)
+    return {f"dns_ports_{index}": word for index, word in enumerate(words)}
+
+
+PROBE = Probe(
+    name="dns_lookup",
+    struct="dns_lookup",
+    scope=names.SCOPE_DNS,
+    summary="DNS lookups: who asked what, the answer, how long it took",
+    ways=(Way("cgroup_skb", programs=("dns_sent", "dns_received")),),
+    prepare=DnsLookups,
+    constants=_constants,
+    events=(_event("dns_lookup", "client"), _event("dns_server", "server")),
+    metrics=_METRICS,
+    sweep="sweep",
+    map_sizes=lambda config: {"pending": config.probes.dns_lookup.max_pending},
+)

@@ -330,7 +330,7 @@ def lookups_of_every_class(place: Stage) -> None:
     server = place.place(place.server, "dns_server", "e2e-names")
     assert asker.executable is not None
     for way in ("socket", "window", "mmsg"):
-        plan = dns.Plan(count=60, mix=DNS_CLASSES, way=way, address=RESOLVER, port=53, wait_ms=50, both_types=True)  # type: ignore[arg-type]
+        plan = dns.Plan(count=60, mix=DNS_CLASSES, way=way, address=RESOLVER, port=53, wait_ms=50, both_types=True)
         truth = dns.dns_load(plan, asker, server)
         owner = Owner(truth.client_pid, asker.executable)
         place.session.expected += [expected_lookup(place, owner, one) for one in truth.lookups]

@@ -1,0 +1,138 @@
+"""Whatever a user or a machine can do wrong: one clear sentence or a degradation that is told, never a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.agent import ROOT, Agent, otelbpf
+from tests.e2e.collector import Collector, free_ports
+from tests.load import tcp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.e2e.collector import Protocol
+
+CANNOT_RUN = 2
+
+
+def sentences(text: str) -> list[str]:
+    """The lines that the agent says; a traceback is never one of them."""
+    assert "Traceback" not in text
+    return [line for line in text.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize(
+    ("file", "words", "said"),
+    [
+        ("probs: {}", (), ("otelbpf.yaml", "probs", "probes")),
+        ("probes: {tcp_connection: {ringsize: 1MiB}}", (), ("probes.tcp_connection", "ring_size")),
+        ("metrics: {interval: soon}", (), ("metrics.interval", "soon")),
+        ("metrics: {interval: [1]}", (), ("metrics.interval",)),
+        ("metrics: {max_series: many}", (), ("metrics.max_series",)),
+        ("probes: {dns_lookup: {ports: [70000]}}", (), ("ports", "65535")),
+        ("logs: {tcp_connection: sometimes}", (), ("logs.tcp_connection", "sometimes")),
+        ("exporters: {otlp_grcp: {endpoint: a:1}}", (), ("otlp_grcp", "otlp_grpc")),
+        ("exporters: {otlp_grpc: {}}", (), ("endpoint",)),
+        ("exporters: {otlp_grpc: {endpoint: 'a:1', tls: {ca_file: /nowhere/ca}}}", (), ("/nowhere/ca",)),
+        ("metrics: {interval: ${env:UNSET_VARIABLE}}", (), ("UNSET_VARIABLE",)),
+        ("probes: [", (), ("otelbpf.yaml",)),
+        ("", ("--set", "metrics.intervall=1s"), ("metrics.intervall", "interval")),
+        ("", ("--set", "metrics"), ("metrics",)),
+        ("", ("--record", "/nowhere/recording"), ("/nowhere/recording",)),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(tmp_path: Path, file: str, words: tuple[str, ...], said: tuple[str, ...]) -> None:
+    path = tmp_path / "otelbpf.yaml"
+    path.write_text(file + "\n")
+    done = otelbpf("run", "-c", str(path), "--for", "1s", *words)
+    (sentence,) = sentences(done.stderr)
+    assert done.returncode == CANNOT_RUN
+    for word in said:
+        assert word in sentence
+
+
+def test_a_missing_file_is_one_sentence() -> None:
+    done = otelbpf("run", "-c", "/nowhere/otelbpf.yaml")
+    (sentence,) = sentences(done.stderr)
+    assert "/nowhere/otelbpf.yaml" in sentence
+    assert done.returncode == CANNOT_RUN
+
+
+def test_missing_capabilities_are_named_with_their_remedy() -> None:
+    command = ["setpriv", "--bounding-set=-all", sys.executable, "-m", "otelbpf", "run", "--for", "1s"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    (sentence,) = sentences(done.stderr)
+    assert done.returncode == CANNOT_RUN
+    assert "CAP_BPF" in sentence
+    assert "root" in sentence or "setcap" in sentence
+
+
+def test_two_agents_at_once_are_refused(tmp_path: Path) -> None:
+    with Agent(tmp_path, {}, alone=True) as first:
+        done = otelbpf("run", "--for", "1s")
+    (sentence,) = sentences(done.stderr)
+    assert done.returncode == CANNOT_RUN
+    assert str(first.pid) in sentence
+
+
+def outcome(directory: Path, exporters: dict[str, object]) -> Agent:
+    """An agent that has seen some connections and could not deliver; it went on and ended in order."""
+    settings = {"exporters": exporters, "shutdown_timeout": "1s", "metrics": {"interval": "1s"}}
+    with Agent(directory, settings) as agent:
+        tcp.tcp_load(tcp.Plan(count=20, address="127.8.8.8", records=False))
+        assert agent.stop() == 0
+    sentences(agent.text)
+    for row in (*agent.summary.events.values(), *agent.summary.records.values()):
+        assert row.balanced
+    return agent
+
+
+def test_an_unreachable_endpoint_is_told_and_counted(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    agent = outcome(tmp_path, {"otlp_grpc": {"endpoint": f"http://127.0.0.1:{port}"}})
+    assert f"127.0.0.1:{port}" in agent.text
+    row = agent.summary.records["otlp_grpc", "logs"]
+    assert row.terms["dropped"] + row.terms["queued"] == row.terms["made"] >= 40
+
+
+@pytest.mark.parametrize(("exporter", "port", "said"), [("otlp_grpc", "http", "http/protobuf"), ("otlp_http", "grpc", "grpc")])
+def test_the_wrong_protocol_is_named(tmp_path: Path, exporter: str, port: Protocol, said: str) -> None:
+    with Collector(tmp_path) as collector:
+        agent = outcome(tmp_path, {exporter: {"endpoint": f"http://127.0.0.1:{collector.ports[port]}"}})
+    assert said in agent.text
+    assert agent.summary.records[exporter, "logs"].terms["accepted"] == 0
+
+
+@pytest.mark.parametrize(("exporter", "port"), [("otlp_grpc", "grpc"), ("otlp_http", "http")])
+def test_tls_against_plain_text_is_told(tmp_path: Path, exporter: str, port: Protocol) -> None:
+    with Collector(tmp_path) as collector:
+        agent = outcome(tmp_path, {exporter: {"endpoint": f"https://127.0.0.1:{collector.ports[port]}"}})
+    assert "TLS" in agent.text
+    assert agent.summary.records[exporter, "logs"].terms["accepted"] == 0
+
+
+def without(path: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of the agent where *path* is an empty directory (in a mount namespace of its own)."""
+    script = 'mount -t tmpfs none "$0" && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", script, path, sys.executable, "-m", "otelbpf", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_no_btf_is_one_sentence() -> None:
+    done = without("/sys/kernel/btf", "run", "--for", "1s")
+    (sentence,) = sentences(done.stderr)
+    assert "BTF" in sentence
+    assert done.returncode == CANNOT_RUN
+
+
+def test_no_cgroup2_costs_the_lookups_only() -> None:
+    done = without("/sys/fs/cgroup", "run", "--for", "1s")
+    text = "\n".join(sentences(done.stderr))
+    assert done.returncode == 0
+    assert "cgroup2" in text
+    assert "tcp_connection" in next(line for line in text.splitlines() if line.startswith("ready"))

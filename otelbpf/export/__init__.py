@@ -10,6 +10,7 @@ from otelbpf.config import Console, OtlpGrpc, OtlpHttp, Retry, SendingQueue
 from otelbpf.export.console import ConsoleTransport
 from otelbpf.export.otlp_grpc import GrpcTransport
 from otelbpf.export.otlp_http import HttpTransport
+from otelbpf.export.reach import probe
 from otelbpf.export.sender import Sender
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from otelbpf.config import Config
     from otelbpf.export.queue import QueueSize, SignalLedger
     from otelbpf.export.request import Request
+
+
+__all__ = ["Exporter", "Exporters", "exporters", "probe", "sender"]
 
 
 class Exporter(Protocol):

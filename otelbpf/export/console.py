@@ -114,7 +114,7 @@ class ConsoleTransport:
     def close(self) -> None:
         pass
 
-    def send(self, request: Request, timeout_s: float) -> Answer:  # noqa: ARG002 - a reader may be as slow as it likes
+    def send(self, request: Request, timeout_s: float) -> Answer:
         if self._lines is None or self._closed or request.signal != "logs":
             return self._gone("nobody reads the output any more") if self._closed else Accepted()
         left = "".join(self._lines.of(request.body)).encode("utf-8", "replace")

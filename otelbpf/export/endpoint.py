@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from otelbpf.config import Tls
 from otelbpf.errors import ConfigError
 
 if TYPE_CHECKING:
-    from otelbpf.config import OtlpGrpc, OtlpHttp, Tls
+    from otelbpf.config import OtlpGrpc, OtlpHttp
 
 GRPC_PORT = 4317
 HTTP_PORT = 4318
@@ -21,13 +22,14 @@ _SCHEMES = {"grpc": False, "http": False, "https": True}
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A host, a port, and whether TLS is spoken there."""
+    """A host, a port, and whether TLS is spoken there, and how."""
 
     host: str
     port: int
     secure: bool
     path: str = ""
     query: str = ""
+    tls: Tls = field(default_factory=Tls)
 
     @property
     def authority(self) -> str:
@@ -40,8 +42,8 @@ class Endpoint:
         return f"{scheme}://{self.authority}{self.path}" + (f"?{self.query}" if self.query else "")
 
 
-def parse_endpoint(name: str, text: str, *, secure: bool, port: int) -> Endpoint:
-    """Reads ``host``, ``host:port`` or a URL; *secure* and *port* hold where the text does not say.
+def parse_endpoint(name: str, text: str, tls: Tls, port: int) -> Endpoint:
+    """Reads ``host``, ``host:port`` or a URL; *port* and `tls.insecure` hold where the text does not say.
 
     Raises ConfigError that names the exporter *name*.
     """
@@ -54,16 +56,16 @@ def parse_endpoint(name: str, text: str, *, secure: bool, port: int) -> Endpoint
         raise ConfigError(f"exporters.{name}.endpoint: {text!r} must begin with http:// or https://, or be host:port")
     if not parts.hostname:
         raise ConfigError(f"exporters.{name}.endpoint: {text!r} names no host")
-    secure = _SCHEMES.get(parts.scheme, secure)
+    secure = _SCHEMES.get(parts.scheme, not tls.insecure)
     # A URL for HTTP without a port means the scheme's own, as everywhere; OTLP's ports are for what is no URL.
     if found_port is None:
         found_port = {"http": 80, "https": 443}.get(parts.scheme, port) if port == HTTP_PORT else port
-    return Endpoint(parts.hostname, found_port, secure, parts.path, parts.query)
+    return Endpoint(parts.hostname, found_port, secure, parts.path, parts.query, tls)
 
 
 def grpc_endpoint(name: str, settings: OtlpGrpc) -> Endpoint:
     """Where `otlp_grpc` sends: plain text with http:// or `tls.insecure`, else TLS, as in the collector."""
-    return parse_endpoint(name, settings.endpoint, secure=not settings.tls.insecure, port=GRPC_PORT)
+    return parse_endpoint(name, settings.endpoint, settings.tls, GRPC_PORT)
 
 
 def http_endpoints(name: str, settings: OtlpHttp) -> dict[str, Endpoint]:
@@ -71,10 +73,7 @@ def http_endpoints(name: str, settings: OtlpHttp) -> dict[str, Endpoint]:
     own = {"logs": settings.logs_endpoint, "metrics": settings.metrics_endpoint, "traces": settings.traces_endpoint}
     base = settings.endpoint.rstrip("/")
     texts = {signal: own[signal] or (base + path if base else "") for signal, path in PATHS.items()}
-    secure = not settings.tls.insecure
-    return {
-        signal: parse_endpoint(name, text, secure=secure, port=HTTP_PORT) for signal, text in texts.items() if text
-    }
+    return {signal: parse_endpoint(name, text, settings.tls, HTTP_PORT) for signal, text in texts.items() if text}
 
 
 @dataclass(frozen=True, slots=True)

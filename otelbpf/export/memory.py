@@ -69,7 +69,7 @@ class Memory:
     def begin_flush(self, deadline: float) -> None:
         pass
 
-    def flush(self, deadline: float) -> bool:  # noqa: ARG002 - there is nothing to wait for
+    def flush(self, deadline: float) -> bool:
         return True
 
     def ledger(self) -> dict[str, SignalLedger]:

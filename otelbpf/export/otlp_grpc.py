@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Self
 
 from otelbpf import __version__
@@ -46,6 +47,8 @@ class GrpcTransport:
         self._certificates = read_certificates(self._name, self._settings.tls)
 
     def __enter__(self) -> Self:
+        # gRPC's core writes to stderr by itself, and only this variable stops it; what it says is in the errors too.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         channel = self._channel = self._open()
         self._calls = {signal: channel.unary_unary(method) for signal, method in METHODS.items()}
         return self

@@ -125,7 +125,7 @@ class Queue:
                 wait_s = min(until, self._earliest()) - now
                 if self._closed or until <= now:
                     return None
-                self._changed.wait(max(wait_s, 0.001))
+                self._changed.wait(min(max(wait_s, 0.001), threading.TIMEOUT_MAX))
 
     def settle(self, entry: Waiting, *, rejected: int = 0, dropped: str = "") -> None:
         """The request has its answer: dropped for that reason, else accepted but for *rejected* items."""
@@ -165,7 +165,7 @@ class Queue:
                 remaining_s = deadline - self.clock()
                 if remaining_s <= 0:
                     return False
-                self._changed.wait(remaining_s)
+                self._changed.wait(min(remaining_s, threading.TIMEOUT_MAX))
             return True
 
     def close(self, reason: str) -> dict[str, int]:

@@ -61,11 +61,11 @@ def retry_after_s(header: str, now: datetime) -> float | None:
     """The wait that a Retry-After header asks for, in seconds or as a date; None when it is neither."""
     try:
         return max(0.0, float(int(header)))
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     try:
         return max(0.0, (parsedate_to_datetime(header) - now).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

@@ -120,7 +120,7 @@ class Enrichment:
     def _parents(self, batch: Batch) -> Categorical:
         rows = batch.rows
         found = self._executables.of(rows["parent_executable"], rows["parent_pid"], rows["parent_comm"])
-        parents = self._as_parent.of_all(facts.get(names.PROCESS_EXECUTABLE_NAME, "") for facts in found.values)
+        parents = self._as_parent.of_all([facts.get(names.PROCESS_EXECUTABLE_NAME, "") for facts in found.values])
         return Categorical(found.codes, parents)
 
 

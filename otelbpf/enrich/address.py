@@ -7,7 +7,7 @@ costs two microseconds, keeping a hundred thousand of them a hundred megabytes.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,16 +28,14 @@ PEERS = 8192
 OWN = 4096
 EDGES = 16_384
 CLIENT, SERVER = 1, 2
+LOOPBACK, HOST, EXTERNAL = "loopback", "host", "external"
 MAPPED = bytes(10) + b"\xff\xff"
-NOWHERE = (bytes(16), MAPPED + bytes(4))
+NOWHERE = frozenset({bytes(16), MAPPED + bytes(4)})
 """What the kernel has when a connect fails before a route was found."""
+DECIMAL = tuple(str(byte) for byte in range(256))
+"""Half of the time that inet_ntop takes."""
 LOOPBACK6 = bytes(15) + b"\x01"
 LOOPBACK4 = MAPPED + b"\x7f"
-
-
-class _Peer(NamedTuple):
-    remote: Facts
-    edge: Facts
 
 
 class Addresses:
@@ -46,9 +44,10 @@ class Addresses:
     def __init__(self, machine: Answers) -> None:
         self._machine = machine
         self._own: frozenset[bytes] = frozenset()
-        self._peers: Made[tuple[bytes, int, Names], _Peer] = Made(PEERS, self._peer)
+        self._peers: Made[tuple[bytes, int, Names], tuple[Facts, Facts]] = Made(PEERS, self._peer)
         self._locals: Made[tuple[bytes, bool], Facts] = Made(OWN, _local)
         self._edges: Made[tuple[str, str], Facts] = Made(EDGES, _edge)
+        self._nameless_edges = {place: _edge((place, "")) for place in (LOOPBACK, HOST, EXTERNAL)}
 
     def columns(self, batch: Batch, name_codes: NDArray[np.intp], name_values: list[Names]) -> dict[str, Column]:
         """The three columns; *name_codes* says which of *name_values* each row's peer has."""
@@ -65,55 +64,54 @@ class Addresses:
         addresses = batch.rows["local_address"]
         serving = batch.rows["role"] == SERVER
         found = distinct_together((*words(addresses), serving.astype(np.uint64)))
-        keys = zip(addresses[found.rows].tolist(), serving[found.rows].tolist(), strict=True)
+        keys = list(zip(addresses[found.rows].tolist(), serving[found.rows].tolist(), strict=True))
         return Categorical(found.codes, self._locals.of_all(keys))
 
     def _peer_columns(self, batch: Batch, name_codes: NDArray[np.intp], name_values: list[Names]) -> dict[str, Column]:
         addresses, roles = batch.rows["remote_address"], batch.rows["role"]
         found = distinct_together((*words(addresses), name_codes.astype(np.uint64) << np.uint64(8) | roles))
         named = [name_values[code] for code in name_codes[found.rows].tolist()]
-        keys = zip(addresses[found.rows].tolist(), roles[found.rows].tolist(), named, strict=True)
+        keys = list(zip(addresses[found.rows].tolist(), roles[found.rows].tolist(), named, strict=True))
         peers = self._peers.of_all(keys)
-        edges: dict[int, int] = {}
-        edge_codes = np.array([edges.setdefault(id(peer.edge), len(edges)) for peer in peers], dtype=np.intp)
-        edge_values = list({id(peer.edge): peer.edge for peer in peers}.values())
+        edges: dict[Facts, int] = {}
+        edge_codes = np.array([edges.setdefault(edge, len(edges)) for _, edge in peers], dtype=np.intp)
         return {
-            "remote": Categorical(found.codes, [peer.remote for peer in peers]),
-            "edge": Categorical(edge_codes[found.codes], edge_values),
+            "remote": Categorical(found.codes, [remote for remote, _ in peers]),
+            "edge": Categorical(edge_codes[found.codes], list(edges)),
         }
 
-    def _peer(self, key: tuple[bytes, int, Names]) -> _Peer:
+    def _peer(self, key: tuple[bytes, int, Names]) -> tuple[Facts, Facts]:
         address, role, known_as = key
         place = self._place(address)
         facts: dict[str, object] = {names.NETWORK_TYPE: _family(address), names.OTELBPF_PEER_TYPE: place}
         if address not in NOWHERE:
-            text = address_text(address)
-            facts[names.NETWORK_PEER_ADDRESS] = text
+            facts[names.NETWORK_PEER_ADDRESS] = text = address_text(address)
             if role == CLIENT:
                 facts[names.SERVER_ADDRESS] = known_as[0] if known_as else text
             elif role == SERVER:
                 facts[names.CLIENT_ADDRESS] = text
-        if known_as:
-            facts[names.NET_PEER_NAME] = known_as[0]
+        if not known_as:
+            return Facts(facts), self._nameless_edges[place]
+        facts[names.NET_PEER_NAME] = known_as[0]
         if len(known_as) > 1:
             facts[names.OTELBPF_PEER_NAMES] = list(known_as)
-        return _Peer(Facts(facts), self._edges[place, known_as[0] if known_as else ""])
+        return Facts(facts), self._edges.of((place, known_as[0]))
 
     def _place(self, address: bytes) -> str:
-        if address.startswith(LOOPBACK4) or address == LOOPBACK6:
-            return "loopback"
-        return "host" if address in self._own else "external"
+        if address[:13] == LOOPBACK4 or address == LOOPBACK6:
+            return LOOPBACK
+        return HOST if address in self._own else EXTERNAL
 
 
 def address_text(address: bytes) -> str:
     """Sixteen bytes as text; a mapped IPv4 address with dots."""
-    if address.startswith(MAPPED):
-        return socket.inet_ntop(socket.AF_INET, address[12:])
+    if address[:12] == MAPPED:
+        return f"{DECIMAL[address[12]]}.{DECIMAL[address[13]]}.{DECIMAL[address[14]]}.{DECIMAL[address[15]]}"
     return socket.inet_ntop(socket.AF_INET6, address)
 
 
 def _family(address: bytes) -> str:
-    return "ipv4" if address.startswith(MAPPED) else "ipv6"
+    return "ipv4" if address[:12] == MAPPED else "ipv6"
 
 
 def _local(key: tuple[bytes, bool]) -> Facts:

@@ -58,6 +58,11 @@ class Container(NamedTuple):
     pod_uid: str = ""
     unit: str = ""
 
+    @property
+    def owns(self) -> bool:
+        """Whether what runs in it is known by it, not by its executable."""
+        return bool(self.container_id or self.unit)
+
 
 NOBODY = Container()
 

@@ -17,7 +17,7 @@ from otelbpf.enrich.memory import Memory
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -32,6 +32,7 @@ MARGIN_NS = 30 * 10**9
 NS_PER_S = 10**9
 CLIENT, ANSWERED, CLOSED = 1, 1, 1
 MAPPED = bytes(10) + b"\xff\xff"
+NEVER = (1, 0, 0)
 NO_NAMES: tuple[str, ...] = ()
 
 Names = tuple[str, ...]
@@ -55,9 +56,9 @@ class _Name:
             self.earlier = (self.begins_ns, self.ends_ns)
             self.begins_ns = asked_ns
         self.begins_ns = min(self.begins_ns, asked_ns)
-        self.asked_ns = max(self.asked_ns, asked_ns)
+        if asked_ns > self.asked_ns:
+            self.asked_ns, self.pid = asked_ns, pid
         self.ends_ns = max(self.ends_ns, ends_ns)
-        self.pid = pid
 
     def holds(self, start_ns: int) -> bool:
         if self.begins_ns <= start_ns <= self.ends_ns:
@@ -79,12 +80,13 @@ class _Address:
         self._askers: dict[int, tuple[_Name, int]] = {}
 
     def learn(self, name: str, asked_ns: int, ends_ns: int, pid: int) -> None:
-        known = next((known for known in self._names if known.names[0] == name), None)
-        if known is None:
+        for known in self._names:
+            if known.names[0] == name:
+                known.ask_again(asked_ns, ends_ns, pid)
+                break
+        else:
             known = _Name(name, asked_ns, ends_ns, pid)
             self._add(known)
-        else:
-            known.ask_again(asked_ns, ends_ns, pid)
         if len(self._names) > 1:
             self._asked(known, asked_ns, pid)
 
@@ -97,6 +99,11 @@ class _Address:
         if chosen is None or chosen not in holding or asked_ns > start_ns:
             chosen = max(holding, key=lambda name: name.asked_before(start_ns))
         return chosen.names + tuple(sorted(name.names[0] for name in holding if name is not chosen))
+
+    @property
+    def alone(self) -> _Name | None:
+        """The name, if there is one only and it holds for one span of time."""
+        return self._names[0] if len(self._names) == 1 and self._names[0].earlier is None else None
 
     def _add(self, name: _Name) -> None:
         if len(self._names) == 1:
@@ -145,15 +152,14 @@ class HostNames:
 
     def of(self, batch: Batch) -> tuple[NDArray[np.intp], list[Names]]:
         """For each row an index into the list of names that follows; those that hold for no name are 0."""
-        codes = np.zeros(len(batch), dtype=np.intp)
-        values: list[Names] = [NO_NAMES]
-        place: dict[Names, int] = {NO_NAMES: 0}
-        for row, found in self._named(batch):
-            code = place.setdefault(found, len(values))
-            if code == len(values):
-                values.append(found)
-            codes[row] = code
-        return codes, values
+        found = _Found(len(batch))
+        settled = self._take_fixed(batch, found)
+        self._take_known(batch, found)
+        if batch.snapshot:
+            cookies = batch.rows["cookie"]
+            for row in np.flatnonzero((found.codes != 0) & ~settled).tolist():
+                self._fixed[int(cookies[row])] = found.values[found.codes[row]]
+        return found.codes, found.values
 
     def counters(self) -> Counters:
         return self._known.counters()
@@ -165,46 +171,65 @@ class HostNames:
     def _learn(self, name: str, addresses: Iterable[str], netns: int, asked: tuple[int, int, int]) -> None:
         for text in addresses:
             key = (netns, _packed(text))
-            known = self._known.get(key)
-            if known is None:
-                known = self._known[key] = _Address()
-            known.learn(name, *asked)
+            if key not in self._known:
+                self._known[key] = _Address()
+            self._known[key].learn(name, *asked)
 
-    def _named(self, batch: Batch) -> Iterable[tuple[int, Names]]:
-        """Rows that have a name, without a loop over those that have none."""
-        cookies = batch.rows["cookie"]
-        living = self._fixed
-        kept = [row for row, cookie in enumerate(cookies.tolist()) if cookie in living] if living else []
-        for row in kept:
-            yield row, living[int(cookies[row])]
-        candidates, known = self._candidates(batch)
-        settled = set(kept)
-        for row, address, start_ns, pid in zip(
-            candidates.tolist(),
-            known,
-            batch.rows["start_ns"][candidates].tolist(),
-            batch.rows["head"]["pid"][candidates].tolist(),
-            strict=True,
-        ):
-            found = NO_NAMES if row in settled else address.at(start_ns, pid)
-            if found:
-                yield row, found
-                if batch.snapshot:
-                    living[int(cookies[row])] = found
-        if not batch.snapshot:
-            for row in kept:
-                living.pop(int(cookies[row]), None)
+    def _take_fixed(self, batch: Batch, found: _Found) -> NDArray[np.bool_]:
+        """Rows of living connections that have been named keep their name; those told otherwise than by a snapshot
+        live no more."""
+        settled = np.zeros(len(batch), dtype=bool)
+        if not self._fixed:
+            return settled
+        for row, cookie in enumerate(batch.rows["cookie"].tolist()):
+            if cookie in self._fixed:
+                settled[row] = True
+                found.put(row, self._fixed[cookie] if batch.snapshot else self._fixed.pop(cookie))
+        return settled
 
-    def _candidates(self, batch: Batch) -> tuple[NDArray[np.intp], Sequence[_Address]]:
-        """The rows of clients whose start was seen and whose peer's address was in some answer."""
+    def _take_known(self, batch: Batch, found: _Found) -> None:
+        """Names rows of clients whose start was seen and whose peer's address was in some answer."""
         rows = batch.rows
-        found = distinct_together((*words(rows["remote_address"]), rows["head"]["netns"].astype(np.uint64)))
-        keys = zip(rows["head"]["netns"][found.rows].tolist(), rows["remote_address"][found.rows].tolist(), strict=True)
+        clients = np.flatnonzero((rows["role"] == CLIENT) & (rows["start_ns"] != 0) & (found.codes == 0))
+        if not self._known or not len(clients):
+            return
+        addresses, netns = rows["remote_address"][clients], rows["head"]["netns"][clients]
+        ends = distinct_together((*words(addresses), netns.astype(np.uint64)))
+        keys = zip(netns[ends.rows].tolist(), addresses[ends.rows].tolist(), strict=True)
         known = [self._known.recall(key) for key in keys]
-        has_name = np.array([address is not None for address in known], dtype=bool)
-        chosen = np.flatnonzero(has_name[found.codes] & (rows["role"] == CLIENT) & (rows["start_ns"] != 0))
-        addresses = [known[code] for code in found.codes[chosen].tolist()]
-        return chosen, [address for address in addresses if address is not None]
+        starts_ns = rows["start_ns"][clients]
+        alone = [_alone(address, found) for address in known]
+        begins_ns, ends_ns, codes = np.array(alone, dtype=np.uint64).T[:, ends.codes]
+        found.codes[clients] = np.where((begins_ns <= starts_ns) & (starts_ns <= ends_ns), codes, 0).astype(np.intp)
+        choosing = np.array([address is not None and address.alone is None for address in known], dtype=bool)
+        for at in np.flatnonzero(choosing[ends.codes]).tolist():
+            row, address = int(clients[at]), known[ends.codes[at]]
+            if address is not None:
+                found.put(row, address.at(int(starts_ns[at]), int(rows["head"]["pid"][row])))
+
+
+class _Found:
+    """Names of rows: codes and the names that they stand for; code 0 is no name."""
+
+    def __init__(self, rows: int) -> None:
+        self.codes = np.zeros(rows, dtype=np.intp)
+        self.values: list[Names] = [NO_NAMES]
+        self._place: dict[Names, int] = {NO_NAMES: 0}
+
+    def code(self, found: Names) -> int:
+        code = self._place.setdefault(found, len(self.values))
+        if code == len(self.values):
+            self.values.append(found)
+        return code
+
+    def put(self, row: int, found: Names) -> None:
+        self.codes[row] = self.code(found)
+
+
+def _alone(address: _Address | None, found: _Found) -> tuple[int, int, int]:
+    """From when to when which name (its code) holds, for an address with only one; else never."""
+    name = None if address is None else address.alone
+    return NEVER if name is None else (name.begins_ns, name.ends_ns, found.code(name.names))
 
 
 def _packed(text: str) -> bytes:

@@ -92,7 +92,7 @@ class Executables:
         codes = codes.copy()
         place: dict[int, int] = {}
         for row in np.flatnonzero(nameless).tolist():
-            facts = self._by_pid(int(pids[row])) or self._by_comm[comms[row]]
+            facts = self._by_pid(int(pids[row])) or self._by_comm.of(comms[row])
             if id(facts) not in place:
                 place[id(facts)] = len(values)
                 values.append(facts)

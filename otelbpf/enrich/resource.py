@@ -19,12 +19,15 @@ import numpy as np
 
 from otelbpf import __version__
 from otelbpf.batch import Categorical, Facts
-from otelbpf.enrich.distinct import distinct_together
+from otelbpf.enrich.container import NOBODY
+from otelbpf.enrich.distinct import distinct
 from otelbpf.enrich.memory import Memory
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
 
     from otelbpf.batch import Batch
     from otelbpf.enrich.container import Cgroups, Container
@@ -85,44 +88,41 @@ class Resources:
                 self._first_program.setdefault(container_id, program)
 
     def of(self, batch: Batch, processes: Categorical) -> Categorical:
-        """The resource of each row; *processes* says what each row's process runs."""
+        """The resource of each row; *processes* says what each row's process runs.
+
+        A container or unit is known by the cgroup alone, so there are as many things to look up as cgroups and
+        executables, not as pairs of them.
+        """
         head = batch.rows["head"]
-        cgroup_ids = head["cgroup_id"]
-        found = distinct_together((cgroup_ids, processes.codes.astype(np.uint64)))
         now_ns = int(head["time_ns"].max())
         self._forget_old(now_ns)
-        place: dict[int, int] = {}
-        values: list[Facts] = []
-        merged = np.empty(len(found.rows), dtype=np.intp)
-        asked = zip(cgroup_ids[found.rows].tolist(), head["pid"][found.rows].tolist(), strict=True)
-        for at, (cgroup_id, pid) in enumerate(asked):
-            process = processes.values[processes.codes[found.rows[at]]]
-            facts = self._resource(cgroup_id, pid, process, now_ns)
-            if id(facts) not in place:
-                place[id(facts)] = len(values)
-                values.append(facts)
-            merged[at] = place[id(facts)]
-        return Categorical(merged[found.codes], values)
+        groups = distinct(head["cgroup_id"])
+        containers = [self._cgroups.of(*asked) for asked in _asked(head, groups.rows)]
+        by_cgroup = np.array([container.owns for container in containers], dtype=bool)[groups.codes]
+        by_cgroup &= ~np.array([_is_runtime(process) for process in processes.values], dtype=bool)[processes.codes]
+        things = distinct(np.where(by_cgroup, groups.codes, len(containers) + processes.codes).astype(np.uint64))
+        values: dict[Facts, int] = {}
+        codes = np.empty(len(things.rows), dtype=np.intp)
+        for at, row in enumerate(things.rows.tolist()):
+            container = containers[groups.codes[row]] if by_cgroup[row] else NOBODY
+            facts = self._resource(container, head[row], processes.values[processes.codes[row]], now_ns)
+            codes[at] = values.setdefault(facts, len(values))
+        return Categorical(codes[things.codes], list(values))
 
     def counters(self) -> Counters:
         return self._known.counters()
 
-    def _resource(self, cgroup_id: int, pid: int, process: Facts, now_ns: int) -> Facts:
-        container = self._cgroups.of(cgroup_id, pid)
+    def _resource(self, container: Container, head: np.void, process: Facts, now_ns: int) -> Facts:
         owner = _owner(container, process)
         self._used_ns[owner] = now_ns
         known = self._known.recall(owner)
         if known is None:
-            self._known[owner] = known = Facts(
-                {**self._host, **self._of_owner(owner, container, cgroup_id, pid, process)}
-            )
+            self._known[owner] = known = Facts({**self._host, **self._of_owner(owner, container, head, process)})
         return known
 
-    def _of_owner(
-        self, owner: Owner, container: Container, cgroup_id: int, pid: int, process: Facts
-    ) -> dict[str, object]:
+    def _of_owner(self, owner: Owner, container: Container, head: np.void, process: Facts) -> dict[str, object]:
         if owner.kind == "container":
-            return self._of_container(container, cgroup_id, pid, process)
+            return self._of_container(container, int(head["cgroup_id"]), int(head["pid"]), process)
         if not owner.name:
             return {}
         own: dict[str, object] = {names.SERVICE_NAME: owner.name.removesuffix(".service")}
@@ -164,12 +164,20 @@ class Resources:
             self._known.pop(owner, None)
 
 
+def _asked(head: NDArray[np.void], rows: NDArray[np.intp]) -> Iterable[tuple[int, int]]:
+    return zip(head["cgroup_id"][rows].tolist(), head["pid"][rows].tolist(), strict=True)
+
+
+def _is_runtime(process: Facts) -> bool:
+    return process.get(names.PROCESS_EXECUTABLE_NAME) in RUNTIME_PROGRAMS
+
+
 def _owner(container: Container, process: Facts) -> Owner:
-    name = str(process.get(names.PROCESS_EXECUTABLE_NAME, ""))
-    if container.container_id and name not in RUNTIME_PROGRAMS:
+    if container.container_id:
         return Owner("container", container.container_id)
     if container.unit:
         return Owner("unit", container.unit)
+    name = str(process.get(names.PROCESS_EXECUTABLE_NAME, ""))
     if names.PROCESS_EXECUTABLE_PATH not in process:  # kworker/0:1 is the kernel's kworker, whichever the CPU
         name = name.partition("/")[0]
     return Owner("executable", name)

@@ -56,7 +56,7 @@ def with_legacy(attributes: Iterable[Attribute]) -> Iterator[Attribute]:
 class Blocks:
     """The attributes that are known of a thing, encoded once and kept beside its Facts."""
 
-    def __init__(self, tag: bytes, known: Known, legacy: bool) -> None:
+    def __init__(self, tag: bytes, known: Known, *, legacy: bool) -> None:
         self.column = known.column
         self._tag = tag
         self._names = tuple(name for name in known.names if legacy or name not in names.LEGACY_ONLY)

@@ -11,11 +11,11 @@ from otelbpf import __version__
 from otelbpf.batch import Categorical, Facts
 from otelbpf.signals import wire
 from otelbpf.signals.attributes import occurring
-from otelbpf.signals.envelope import Envelope, Level, Run, resource_level, scope_level
-from otelbpf.signals.record import CompiledEvent, Records
+from otelbpf.signals.envelope import Level, Table, requests, resource_level, scope_level
+from otelbpf.signals.record import CompiledEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -83,18 +83,15 @@ class Logs:
         if batch.snapshot or not events or not len(batch):
             return []
         codes, levels = self._resources(batch)
-        parts = [part for policy, event in events if (part := self._part(policy, event, batch, codes, len(levels)))]
-        return list(_requests(levels, self._scopes[batch.probe], parts))
-
-    def _part(
-        self, policy: Policy, event: CompiledEvent, batch: Batch, codes: NDArray[np.intp], resources: int
-    ) -> Part | None:
-        chosen = policy.rows(batch)
-        if not len(chosen):
-            return None
-        chosen = chosen[np.argsort(codes[chosen], kind="stable")]
-        records = event.encode(batch.select(chosen), self._now_ns())
-        return Part(records, np.searchsorted(codes[chosen], np.arange(resources + 1)).tolist())
+        tables = []
+        for policy, event in events:
+            chosen = policy.rows(batch)
+            if len(chosen):
+                chosen = chosen[np.argsort(codes[chosen], kind="stable")]
+                records = event.encode(batch.select(chosen), self._now_ns())
+                starts = np.searchsorted(codes[chosen], np.arange(len(levels) + 1))
+                tables.append(Table(records, (self._scopes[batch.probe],), starts, records.lengths))
+        return list(requests("logs", levels, tables))
 
     def _resources(self, batch: Batch) -> tuple[NDArray[np.intp], list[Level]]:
         """A code a row, equal for equal resources, and the resource of each code."""
@@ -114,42 +111,3 @@ class Logs:
         if level is None:
             level = facts.encoded[Logs] = resource_level(wire.resource(facts))
         return level
-
-
-class Part:
-    """The records of one event, sorted by resource; those of resource *i* begin at ``starts[i]``."""
-
-    def __init__(self, records: Records, starts: list[int]) -> None:
-        self.starts = starts
-        self._records = records
-        self._ends = np.cumsum(records.lengths)
-
-    def size(self, first: int, last: int) -> int:
-        return int(self._ends[last - 1]) - (int(self._ends[first - 1]) if first else 0)
-
-    def fitting(self, first: int, last: int, room: int) -> int:
-        """Where to stop so that the records from *first* on take at most *room* bytes."""
-        before = int(self._ends[first - 1]) if first else 0
-        return min(last, int(np.searchsorted(self._ends, before + room, side="right")))
-
-    def run(self, path: tuple[Level, ...], first: int, last: int) -> tuple[Run, int, int]:
-        records = self._records
-        pieces = records.pieces[first * records.stride : last * records.stride]
-        return Run(path, pieces, self.size(first, last)), last - first, int(records.times_ns[first:last].min())
-
-
-def _requests(resources: list[Level], scope: Level, parts: list[Part]) -> Iterator[Request]:
-    envelope = Envelope("logs")
-    for index, resource in enumerate(resources):
-        path = (resource, scope)
-        for part in parts:
-            first, last = part.starts[index], part.starts[index + 1]
-            while first < last:
-                stop = part.fitting(first, last, envelope.room - envelope.cost(path))
-                if stop <= first and envelope.size:
-                    yield from envelope.close()
-                    continue
-                stop = max(stop, first + 1)
-                envelope.add(*part.run(path, first, stop))
-                first = stop
-    yield from envelope.close()

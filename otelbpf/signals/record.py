@@ -7,7 +7,6 @@ handful of references is put in a list; everything else is done for the whole ba
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from otelbpf.probes.probe import Choice, Constant, Hex, Known, Number
 from otelbpf.signals import names, wire
 from otelbpf.signals.attributes import Blocks, Codes, checked, present, raw_bytes, scaled, with_legacy
+from otelbpf.signals.envelope import Encoded
 from otelbpf.signals.rows import Hole, Layout, gathered, varint_format, varint_width, varints
 
 if TYPE_CHECKING:
@@ -46,14 +46,23 @@ Presence = dict[str, Any]
 """Optional part → mask of the rows that have it."""
 
 
-@dataclass(frozen=True, slots=True)
 class Records:
-    """Encoded records: *stride* pieces each, and the length of each in bytes."""
+    """The encoded records of a batch."""
 
-    pieces: list[bytes]
-    stride: int
-    lengths: NDArray[np.intp]
-    times_ns: NDArray[np.uint64]
+    def __init__(self, columns: Sequence[list[bytes]], lengths: NDArray[np.intp], times_ns: NDArray[np.uint64]) -> None:
+        self.lengths = lengths
+        self._times_ns = times_ns
+        self._stride = len(columns)
+        self._pieces: list[bytes] = [b""] * (self._stride * len(lengths))
+        for index, column in enumerate(columns):
+            self._pieces[index :: self._stride] = column
+
+    def encoded(self, first: int, last: int) -> Encoded:
+        pieces = self._pieces[first * self._stride : last * self._stride]
+        return Encoded(pieces, self._stride, self.lengths[first:last])
+
+    def oldest_ns(self, first: int, last: int) -> int:
+        return int(self._times_ns[first:last].min())
 
 
 class Numbers:
@@ -237,7 +246,7 @@ class CompiledEvent:
         self._body: Callable[[Batch], Any] = event.body
         self._choices = Choices(fixed, [item for item in attributes if isinstance(item, Choice)])
         self._numbers = Numbers([item for item in attributes if isinstance(item, Number | Hex)], event.trace_id)
-        self._blocks = [Blocks(_ATTRIBUTE, item, legacy) for item in attributes if isinstance(item, Known)]
+        self._blocks = [Blocks(_ATTRIBUTE, item, legacy=legacy) for item in attributes if isinstance(item, Known)]
 
     def encode(self, batch: Batch, now_ns: int) -> Records:
         """A record for every row of *batch*, which has at least one."""
@@ -255,7 +264,7 @@ class CompiledEvent:
                 rest += found[1]
         times_ns = batch.number("time_ns").astype(np.uint64) + np.uint64(batch.clock_offset_ns)
         columns[0], record_lengths = self._numbers.encode(batch, times_ns, now_ns, rest, body_lengths)
-        return Records(_interleaved(columns), len(columns), record_lengths, times_ns)
+        return Records(columns, record_lengths, times_ns)
 
     def _severities(self, batch: Batch) -> NDArray[np.int64]:
         severities = np.full(len(batch), INFO, np.int64)
@@ -264,12 +273,3 @@ class CompiledEvent:
         if self.event.error is not None:
             severities[batch.number(self.event.error)] = ERROR
         return severities
-
-
-def _interleaved(columns: Sequence[list[bytes]]) -> list[bytes]:
-    """Row by row what *columns* hold column by column."""
-    stride = len(columns)
-    pieces: list[bytes] = [b""] * (stride * len(columns[0]))
-    for index, column in enumerate(columns):
-        pieces[index::stride] = column
-    return pieces

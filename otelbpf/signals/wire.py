@@ -90,7 +90,7 @@ def attribute(tag: bytes, key: str, value: Any) -> bytes:
 
 def known(value: Any) -> bool:
     """Whether there is something to say: neither None nor an empty text nor an empty list."""
-    return value is not None and value != "" and value != [] and value != ()
+    return value is not None and value not in ("", [], ())
 
 
 def attributes(tag: bytes, values: Mapping[str, Any], chosen: Iterable[AttributeName]) -> bytes:

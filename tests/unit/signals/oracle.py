@@ -6,7 +6,9 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
@@ -192,3 +194,48 @@ class MetricsOracle:
                 counts = self.histograms.setdefault(key, [0.0] * (len(name.bounds) + 2))
                 counts[bisect_left(name.bounds, value)] += 1
                 counts[-1] += value
+
+
+Points = dict[Series, Any]
+
+
+def parsed_metrics(requests: Iterable[Request]) -> Points:
+    """The points of encoded requests; asserts what must hold of every request."""
+    found: Points = {}
+    for request in requests:
+        message = ExportMetricsServiceRequest.FromString(request.body)
+        assert request.signal == "metrics"
+        assert len(request.body) < 4 * 2**20
+        resources = [repr(sorted(plain(item.resource.attributes).items())) for item in message.resource_metrics]
+        assert len(set(resources)) == len(resources), "two ResourceMetrics of one resource in a request"
+        items = 0
+        for resource, metrics in zip(resources, message.resource_metrics, strict=True):
+            assert metrics.schema_url == names.SCHEMA_URL
+            assert len({scope.scope.name for scope in metrics.scope_metrics}) == len(metrics.scope_metrics)
+            for scope in metrics.scope_metrics:
+                assert scope.schema_url == names.SCHEMA_URL
+                assert len({metric.name for metric in scope.metrics}) == len(scope.metrics)
+                for metric in scope.metrics:
+                    points = metric.sum.data_points or metric.histogram.data_points
+                    items += len(points)
+                    for point in points:
+                        key = (resource, metric.name, repr(sorted(plain(point.attributes).items())))
+                        assert key not in found, f"{key} is there twice"
+                        assert point.start_time_unix_nano
+                        found[key] = point
+        assert request.items == items
+    return found
+
+
+def assert_same(points: Points, reference: MetricsOracle, *, vanished_levels: bool = False) -> None:
+    """*points* are exactly those of *reference*; with *vanished_levels* there may be more levels, of 0."""
+    expected = reference.sums | reference.levels | reference.histograms
+    more = points.keys() - expected.keys()
+    assert all(vanished_levels and points[key].as_int == 0 for key in more)
+    assert expected.keys() <= points.keys()
+    for key, value in (reference.sums | reference.levels).items():
+        assert points[key].as_int == value
+    for key, counts in reference.histograms.items():
+        assert list(points[key].bucket_counts) == counts[:-1]
+        assert points[key].count == sum(counts[:-1])
+        assert points[key].sum == pytest.approx(counts[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from otelbpf.batch import Batch, Categorical, Facts
 from otelbpf.config.settings import Config
 from otelbpf.probes.probe import (

@@ -1,0 +1,218 @@
+"""Which slot a key has: shared by all metrics that are told apart by the same attributes.
+
+What the metrics of one index have in common is kept once: the key, the resource, the encoded attributes. A slot lives
+as long as a metric uses it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from otelbpf.signals import names, wire
+from otelbpf.signals.keys import VALUES_PER_RESOURCE, KnownPart
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from otelbpf.batch import Batch, Facts
+    from otelbpf.signals.keys import Hasher, Keys, Part, ResourcePart
+    from otelbpf.signals.resources import Resources
+
+_FIRST_CAPACITY: Final = 64
+_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
+
+Place = tuple[int, str]
+"""Number of the resource, name of the attribute."""
+Replaced = dict[Any, "Facts"]
+"""Part → the thing that stands for it."""
+
+
+class ValueCaps:
+    """How many values an attribute has in each resource; what is beyond the cap becomes `_other`."""
+
+    def __init__(self, parts: tuple[Part, ...]) -> None:
+        self._parts = [(part, part.capped) for part in parts if isinstance(part, KnownPart) and part.capped is not None]
+        self._users: dict[Place, Counter[Any]] = {}
+        self._held: dict[int, list[tuple[Place, Any]]] = {}
+
+    def applied(self, key: int, resource: int, batch: Batch, row: int) -> tuple[int, Replaced, list[tuple[Place, Any]]]:
+        """The key, what replaces the things of the row, and the values that a series with this key holds."""
+        replaced: Replaced = {}
+        held: list[tuple[Place, Any]] = []
+        for part, name in self._parts:
+            facts = part.thing(batch, row)
+            value = facts.get(name)
+            if not wire.known(value):
+                continue
+            place = (resource, str(name))
+            users = self._users.get(place, ())
+            if value in users or len(users) < VALUES_PER_RESOURCE[name]:
+                held.append((place, value))
+            else:
+                replaced[part] = part.other(facts)
+                key = key - part.key(facts) + part.key(replaced[part]) & _MASK
+        return key, replaced, held
+
+    def hold(self, slot: int, held: list[tuple[Place, Any]]) -> None:
+        for place, value in held:
+            self._users.setdefault(place, Counter())[value] += 1
+        if held:
+            self._held[slot] = held
+
+    def release(self, slot: int) -> None:
+        for place, value in self._held.pop(slot, ()):
+            users = self._users[place]
+            users[value] -= 1
+            if not users[value]:
+                del users[value]
+            if not users:
+                del self._users[place]
+
+
+class Index:
+    """Key → slot, for one set of attributes.
+
+    `users` counts the metrics that have a point in a slot; slots without any are given back by `sweep`.
+    """
+
+    def __init__(self, parts: tuple[Part, ...], resource: ResourcePart, resources: Resources, hasher: Hasher) -> None:
+        self.parts = parts
+        self.tags: set[bytes] = set()
+        """The attribute tags of its metrics: points of numbers and of histograms have different ones."""
+        self.version = 0
+        """Changes whenever a slot is made or given back."""
+        self._resource = resource
+        self._resources = resources
+        self._caps = ValueCaps(parts)
+        self._overflow_salt = hasher.of(b"overflow")
+        self._keys: Keys = np.empty(0, np.uint64)
+        self._slots: NDArray[np.int32] = np.empty(0, np.int32)
+        self._made: dict[int, int] = {}
+        self._free = list(range(_FIRST_CAPACITY - 1, -1, -1))
+        self.capacity = _FIRST_CAPACITY
+        self.users = np.zeros(_FIRST_CAPACITY, np.int32)
+        self.resource_of = np.zeros(_FIRST_CAPACITY, np.int32)
+        self.overflows = np.zeros(_FIRST_CAPACITY, np.bool_)
+        self.lengths = np.zeros(_FIRST_CAPACITY, np.int32)
+        self.blocks: dict[bytes, NDArray[Any]] = {}
+
+    def slots(self, keys: Keys, batch: Batch, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The slot of each key, made where there is none; *rows* are rows of *batch* that have these keys."""
+        if len(self._keys):
+            at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+            slots = np.where(self._keys[at] == keys, self._slots[at], -1).astype(np.intp)
+        else:
+            slots = np.full(len(keys), -1, np.intp)
+        for position in np.flatnonzero(slots < 0).tolist():
+            slots[position] = self._slot_for(int(keys[position]), batch, int(rows[position]))
+        self._remember()
+        return slots
+
+    def overflow(self, slot: int) -> int:
+        """The slot of the point that takes what is beyond a cap, of the same resource as *slot*."""
+        found = self._overflow_of(int(self.resource_of[slot]))
+        self._remember()
+        return found
+
+    def sweep(self) -> None:
+        """Gives back the slots that no metric uses."""
+        used = self.users[self._slots] != 0
+        if used.all():
+            return
+        for slot in self._slots[~used].tolist():
+            self._caps.release(slot)
+            self._resources.released(int(self.resource_of[slot]))
+            for blocks in self.blocks.values():
+                blocks[slot] = None
+            self._free.append(slot)
+        self._keys, self._slots = self._keys[used], self._slots[used]
+        self.version += 1
+
+    def _slot_for(self, key: int, batch: Batch, row: int) -> int:
+        found = self._made.get(key)
+        if found is not None:
+            return found
+        resource_key, message = self._resource.identity_at(batch, row)
+        if self._resources.full and resource_key not in self._resources:
+            resource = self._resources.taken(*self._resource.fallback(batch, row))
+            found = self._overflow_of(resource)
+        else:
+            resource = self._resources.taken(resource_key, message)
+            key, replaced, held = self._caps.applied(key, resource, batch, row)
+            found = self._found(key)
+            if found is None:
+                slot = self._place(key, resource, {tag: self._block(batch, row, tag, replaced) for tag in self.tags})
+                self._caps.hold(slot, held)
+                return slot
+        self._resources.released(resource)
+        return found
+
+    def _block(self, batch: Batch, row: int, tag: bytes, replaced: Replaced) -> bytes:
+        return b"".join(
+            part.block_of(replaced[part], tag)
+            if isinstance(part, KnownPart) and part in replaced
+            else part.block(batch, row, tag)
+            for part in self.parts
+        )
+
+    def _overflow_of(self, resource: int) -> int:
+        key = self._resources.key(resource) + self._overflow_salt & _MASK
+        found = self._found(key)
+        if found is None:
+            blocks = {tag: wire.attribute(tag, names.OTEL_METRIC_OVERFLOW, value=True) for tag in self.tags}
+            found = self._place(key, self._resources.shared(resource), blocks)
+            self.overflows[found] = True
+        return found
+
+    def _found(self, key: int) -> int | None:
+        if key in self._made:
+            return self._made[key]
+        at = int(np.searchsorted(self._keys, np.uint64(key)))
+        return int(self._slots[at]) if at < len(self._keys) and int(self._keys[at]) == key else None
+
+    def _place(self, key: int, resource: int, blocks: dict[bytes, bytes]) -> int:
+        if not self._free:
+            self._grow()
+        slot = self._made[key] = self._free.pop()
+        self.resource_of[slot] = resource
+        self.overflows[slot] = False
+        for tag, block in blocks.items():
+            if tag not in self.blocks:
+                self.blocks[tag] = np.full(self.capacity, None, object)
+            self.blocks[tag][slot] = block
+            self.lengths[slot] = len(block)
+        return slot
+
+    def _remember(self) -> None:
+        """Sorts the keys that were made into those that are known."""
+        if not self._made:
+            return
+        keys = np.fromiter(self._made.keys(), np.uint64, len(self._made))
+        slots = np.fromiter(self._made.values(), np.int32, len(self._made))
+        order = np.argsort(keys)
+        at = np.searchsorted(self._keys, keys[order])
+        self._keys = np.insert(self._keys, at, keys[order])
+        self._slots = np.insert(self._slots, at, slots[order])
+        self._made.clear()
+        self.version += 1
+
+    def _grow(self) -> None:
+        self._free = list(range(self.capacity * 2 - 1, self.capacity - 1, -1))
+        self.capacity *= 2
+        self.users = grown(self.users, self.capacity)
+        self.resource_of = grown(self.resource_of, self.capacity)
+        self.overflows = grown(self.overflows, self.capacity)
+        self.lengths = grown(self.lengths, self.capacity)
+        self.blocks = {tag: grown(blocks, self.capacity) for tag, blocks in self.blocks.items()}
+
+
+def grown(array: NDArray[Any], capacity: int) -> NDArray[Any]:
+    """A copy of *array* with room for *capacity* along its first axis; what is new is zero, or None for objects."""
+    larger: NDArray[Any] = np.zeros((capacity, *array.shape[1:]), array.dtype)
+    if array.dtype == object:
+        larger[:] = None
+    larger[: len(array)] = array
+    return larger

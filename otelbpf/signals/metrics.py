@@ -1,0 +1,173 @@
+"""Batches become series, and series become requests with metric points."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otelbpf.probes.probe import Constant, Counter, Histogram, Level
+from otelbpf.signals import names
+from otelbpf.signals.attributes import checked
+from otelbpf.signals.collect import Output, outputs, tables
+from otelbpf.signals.envelope import requests
+from otelbpf.signals.index import Index
+from otelbpf.signals.keys import Hasher, ResourcePart, grouped, part_of, total
+from otelbpf.signals.resources import Resources
+from otelbpf.signals.series import Cap, Distributions, Levels, Sums
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from otelbpf.batch import Batch
+    from otelbpf.export.request import Request
+    from otelbpf.probes.probe import Attribute, Metric, Probe
+    from otelbpf.signals.keys import Keys, Part
+
+Rows = Any
+"""Indices of rows, or slice(None)."""
+_INSTRUMENTS = {Counter: "Counter", Histogram: "Histogram", Level: "UpDownCounter"}
+
+
+class Plan:
+    """How the rows of one probe become series: each attribute is hashed once, each set of attributes looked up once."""
+
+    def __init__(self, probe: Probe, made: Maker) -> None:
+        self._resource = made.resource
+        self._declared: list[Attribute] = []
+        self._parts: list[Part] = []
+        self._indexes: dict[tuple[int, ...], Index] = {}
+        self.series = [self._series(probe, metric, made) for metric in probe.metrics]
+
+    def update(self, batch: Batch, now_ns: int) -> None:
+        """Takes the rows of *batch* into all series that they belong to."""
+        live = [series for series in self.series if batch.snapshot or not isinstance(series, Levels)]
+        rows = {series.when: _rows(batch, series.when) for series in live}
+        resource = self._resource.keys(batch)
+        keys = [part.keys(batch) for part in self._parts]
+        first, group_of = grouped(total([resource, *keys]))
+        for numbers, index in self._indexes.items():
+            mine = [series for series in live if series.index is index]
+            needed = np.zeros(len(first), np.bool_)
+            for when in {series.when for series in mine}:
+                needed[group_of[rows[when]]] = True
+            examples = first[needed]
+            version = index.version
+            slots = np.full(len(first), -1, np.intp)
+            slots[needed] = index.slots(_at(examples, resource, [keys[number] for number in numbers]), batch, examples)
+            slot_of = slots[group_of]
+            for series in mine:
+                series.update(batch, rows[series.when], slot_of[rows[series.when]], now_ns)
+            if index.version != version:
+                index.sweep()
+
+    def sweep(self) -> None:
+        for index in self._indexes.values():
+            index.sweep()
+
+    def _series(self, probe: Probe, metric: Metric, made: Maker) -> Sums | Distributions:
+        _check(probe, metric)
+        constants = [attribute for attribute in metric.by if isinstance(attribute, Constant)]
+        numbers = tuple(self._number(attribute, made) for attribute in metric.by if not isinstance(attribute, Constant))
+        if numbers not in self._indexes:
+            parts = tuple(self._parts[number] for number in numbers)
+            self._indexes[numbers] = Index(parts, made.resource, made.resources, made.hasher)
+        index, cap = self._indexes[numbers], made.cap(metric.name)
+        match metric:
+            case Histogram():
+                return Distributions(metric, constants, index, cap)
+            case Level():
+                return Levels(metric, constants, index, cap)
+        return Sums(metric, constants, index, cap)
+
+    def _number(self, attribute: Attribute, made: Maker) -> int:
+        """The number of *attribute* among the parts; equal declarations are one."""
+        if attribute not in self._declared:
+            self._declared.append(attribute)
+            self._parts.append(part_of(attribute, made.hasher))
+        return self._declared.index(attribute)
+
+
+class Maker:
+    """What the plans of all probes share while they are made: resources, caps, the hash."""
+
+    def __init__(self, max_series: int) -> None:
+        self._max_series = max_series
+        self.hasher = Hasher(os.urandom(16))
+        self.resource = ResourcePart(self.hasher)
+        self.resources = Resources(max_series)
+        self._caps: dict[str, Cap] = {}
+
+    def cap(self, name: str) -> Cap:
+        return self._caps.setdefault(name, Cap(self._max_series))
+
+
+class Metrics:
+    """The engine of metrics: compiles every declared metric once; `update` takes batches, `collect` gives requests.
+
+    Not for several threads at once.
+    """
+
+    def __init__(self, config: Any, probes: Iterable[Probe], now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._now_ns = now_ns
+        self._ttl_ns = int(config.metrics.series_ttl * 1e9)
+        self._delta = config.metrics.temporality == "delta"
+        made = Maker(config.metrics.max_series)
+        self._resources = made.resources
+        declared = list(probes)
+        self._plans = {probe.name: Plan(probe, made) for probe in declared if probe.metrics}
+        self._outputs: Sequence[Output] = outputs(
+            [(probe.scope, series) for probe in declared if probe.metrics for series in self._plans[probe.name].series],
+            delta=self._delta,
+        )
+
+    def update(self, batch: Batch) -> None:
+        """Takes *batch* in. An empty snapshot counts: it says that nothing is alive."""
+        plan = self._plans.get(batch.probe)
+        if plan is not None and (len(batch) or batch.snapshot):
+            plan.update(batch, self._now_ns())
+
+    def collect(self, now_ns: int) -> Iterator[Request]:
+        """All points as they stand, in requests that are encoded one by one: exhaust it before the next `update`.
+
+        Series that have been silent for the time to live, and whose last value has been sent, are forgotten first.
+        """
+        for output in self._outputs:
+            output.series.forget(output.series.idle(now_ns - self._ttl_ns))
+        for plan in self._plans.values():
+            plan.sweep()
+        yield from requests(
+            "metrics", self._resources.levels, tables(self._outputs, len(self._resources.levels), now_ns)
+        )
+        if self._delta:
+            for output in self._outputs:
+                output.begin_again(now_ns)
+
+    def series(self) -> dict[str, int]:
+        """Metric → series it has now, overflow included."""
+        counts = dict.fromkeys((str(output.series.name) for output in self._outputs), 0)
+        for output in self._outputs:
+            counts[str(output.series.name)] += output.series.count
+        return counts
+
+
+def _check(probe: Probe, metric: Metric) -> None:
+    if metric.name not in names.METRICS:
+        raise ValueError(f"{probe.name}: {metric.name} is not in the table of names (otelbpf/signals/names.py)")
+    instrument = names.METRICS[metric.name].instrument
+    if instrument != _INSTRUMENTS[type(metric)]:
+        raise ValueError(f"{probe.name}: {metric.name} is a {instrument}, not a {_INSTRUMENTS[type(metric)]}")
+    checked(metric.by, f"{probe.name}: {metric.name}")
+
+
+def _rows(batch: Batch, when: str | None) -> Rows:
+    return slice(None) if when is None else np.flatnonzero(batch.number(when))
+
+
+def _at(rows: NDArray[np.intp], resource: Keys, keys: Sequence[Keys]) -> Keys:
+    """The key of each of *rows*: that of its resource and those of its attributes, added up."""
+    return total([resource[rows], *(part[rows] for part in keys)])

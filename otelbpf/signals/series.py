@@ -1,0 +1,271 @@
+"""The values of one declared metric: arrays by slot of its index, updated for a whole batch at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from otelbpf.signals import wire
+from otelbpf.signals.attributes import scaled
+from otelbpf.signals.envelope import Encoded
+from otelbpf.signals.index import grown
+from otelbpf.signals.keys import HISTOGRAM_ATTRIBUTE, NUMBER_ATTRIBUTE
+from otelbpf.signals.rows import Hole, Layout, varint_format, varint_width, varints
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from otelbpf.batch import Batch
+    from otelbpf.probes.probe import Constant, Counter, Histogram, Level, Metric
+    from otelbpf.signals.index import Index
+
+POINT: Final = b"\x0a"
+_START: Final = b"\x11"
+_TIME: Final = b"\x19"
+_AS_INT: Final = b"\x31"
+_COUNT: Final = b"\x21"
+_SUM: Final = b"\x29"
+_BUCKETS: Final = b"\x32"
+_BOUNDS: Final = b"\x3a"
+
+
+class Cap:
+    """How many series the metric of one name may have; overflow points are not counted."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken = 0
+
+    @property
+    def room(self) -> int:
+        return max(0, self.most - self.taken)
+
+
+class Series:
+    """What the three kinds have in common: which slots have a point, since when, and when it last changed."""
+
+    tag: bytes = NUMBER_ATTRIBUTE
+    monotonic = True
+
+    def __init__(self, metric: Metric, constants: Sequence[Constant], index: Index, cap: Cap) -> None:
+        self.name = metric.name
+        self.when = metric.when
+        self.index = index
+        self._cap = cap
+        self._constants = b"".join(
+            wire.attribute(self.tag, item.name, wire.typed(item.name, item.value)) for item in constants
+        )
+        self._layouts: dict[int, Layout] = {}
+        self._order: tuple[tuple[int, int], NDArray[np.intp]] = ((-1, -1), np.empty(0, np.intp))
+        self._version = 0
+        self.start_ns = np.zeros(index.capacity, np.int64)
+        """0 where there is no point."""
+        self.last_ns = np.zeros(index.capacity, np.int64)
+        self.unsent = np.zeros(index.capacity, np.bool_)
+        """Changed since it was last encoded."""
+        index.tags.add(self.tag)
+
+    @property
+    def count(self) -> int:
+        """Points, overflow included."""
+        return int(np.count_nonzero(self.start_ns))
+
+    def order(self) -> NDArray[np.intp]:
+        """The slots that have a point, sorted by resource; kept while none comes or goes."""
+        version = (self.index.version, self._version)
+        if self._order[0] != version:
+            slots = np.flatnonzero(self.start_ns)
+            resources = self.index.resource_of[slots]
+            if len(slots) and resources.max() < 2**16:
+                resources = resources.astype(np.uint16)  # sorted by radix, ten times as fast
+            self._order = (version, slots[np.argsort(resources, kind="stable")])
+        return self._order[1]
+
+    def accepted(self, slots: NDArray[np.intp], now_ns: int) -> NDArray[np.intp]:
+        """*slots*, with a point begun in each; those for which there is no room become the overflow's."""
+        if self.index.capacity > len(self.start_ns):
+            self._grow(self.index.capacity)
+        fresh = self.start_ns[slots] == 0
+        if fresh.any():
+            slots = self._begun(slots, np.unique(slots[fresh]), now_ns)
+        self.last_ns[slots] = now_ns
+        self.unsent[slots] = True
+        return slots
+
+    def forget(self, gone: NDArray[np.intp]) -> None:
+        """Ends the points in the slots *gone*."""
+        if not len(gone):
+            return
+        self.start_ns[gone] = 0
+        self._clear(gone)
+        self.index.users[gone] -= 1
+        self._cap.taken -= int(np.count_nonzero(~self.index.overflows[gone]))
+        self._version += 1
+
+    def idle(self, before_ns: int) -> NDArray[np.intp]:
+        """The slots that have had no news since *before_ns*, and whose last news have been sent."""
+        return np.flatnonzero((self.start_ns != 0) & (self.last_ns < before_ns) & ~self.unsent)
+
+    def sizes(self, slots: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The bytes that each point takes, or a little more."""
+        inner = self.index.lengths[slots] + self._parts_width()
+        sizes: NDArray[np.intp] = (inner + 1 + np.where(inner < 128, 1, np.where(inner < 16384, 2, 4))).astype(np.intp)
+        return sizes
+
+    def points(self, slots: NDArray[np.intp], now_ns: int) -> Encoded:
+        """Two pieces a point: the row, and the attributes that other metrics have too."""
+        lengths = self.index.lengths[slots] + self._parts_width()
+        width = varint_width(int(lengths.max()))
+        layout = self._layouts.get(width) or self._made(width)
+        rows = layout.rows(len(slots))
+        rows["frame"] = varints(lengths.astype(np.uint64), width)
+        rows["start"] = self.start_ns[slots]
+        rows["time"] = now_ns
+        self._fill(rows, slots)
+        pieces = [b""] * (2 * len(slots))
+        pieces[::2] = layout.without(rows, frozenset(), slice(None))
+        pieces[1::2] = self.index.blocks[self.tag][slots].tolist()
+        self.unsent[slots] = False
+        return Encoded(pieces, 2, (lengths + 1 + width).astype(np.intp))
+
+    def begin_again(self, slots: NDArray[np.intp], now_ns: int) -> None:
+        """Delta: what was sent is counted from zero."""
+        self._clear(slots)
+        self.start_ns[slots] = now_ns
+
+    def _begun(self, slots: NDArray[np.intp], fresh: NDArray[np.intp], now_ns: int) -> NDArray[np.intp]:
+        countable = fresh[~self.index.overflows[fresh]]
+        refused = countable[self._cap.room :]
+        if len(refused):
+            slots = slots.copy()
+            for slot in refused.tolist():
+                slots[slots == slot] = self.index.overflow(slot)
+            if self.index.capacity > len(self.start_ns):
+                self._grow(self.index.capacity)
+            fresh = np.unique(slots[self.start_ns[slots] == 0])
+        self.start_ns[fresh] = now_ns
+        self.index.users[fresh] += 1
+        self._cap.taken += len(countable) - len(refused)
+        self._version += 1
+        return slots
+
+    def _made(self, width: int) -> Layout:
+        frame: list[bytes | Hole] = [POINT, Hole("frame", varint_format(width))]
+        layout = self._layouts[width] = Layout([(None, frame + self._parts())])
+        return layout
+
+    def _parts_width(self) -> int:
+        return sum(len(part) if isinstance(part, bytes) else np.dtype(part.format).itemsize for part in self._parts())
+
+    def _parts(self) -> list[bytes | Hole]:
+        return [self._constants + _START, Hole("start", "<i8"), _TIME, Hole("time", "<i8")]
+
+    def _grow(self, capacity: int) -> None:
+        self.start_ns = grown(self.start_ns, capacity)
+        self.last_ns = grown(self.last_ns, capacity)
+        self.unsent = grown(self.unsent, capacity)
+
+    def _fill(self, rows: NDArray[Any], slots: NDArray[np.intp]) -> None:
+        raise NotImplementedError
+
+    def _clear(self, slots: NDArray[np.intp]) -> None:
+        raise NotImplementedError
+
+
+class Sums(Series):
+    """A Counter: one integer a slot."""
+
+    def __init__(self, metric: Counter | Level, constants: Sequence[Constant], index: Index, cap: Cap) -> None:
+        super().__init__(metric, constants, index, cap)
+        self._column = getattr(metric, "column", None)
+        self._values = np.zeros(index.capacity, np.int64)
+
+    def update(self, batch: Batch, rows: NDArray[np.intp] | slice, slots: NDArray[np.intp], now_ns: int) -> None:
+        """Adds the *rows* of *batch*, of which row *i* belongs into ``slots[i]``."""
+        if not len(slots):
+            return
+        slots = self.accepted(slots, now_ns)
+        if self._column is None:
+            np.add.at(self._values, slots, 1)
+        else:
+            np.add.at(self._values, slots, batch.number(self._column)[rows].astype(np.int64))
+
+    def _parts(self) -> list[bytes | Hole]:
+        return [*super()._parts(), _AS_INT, Hole("value", "<i8")]
+
+    def _fill(self, rows: NDArray[Any], slots: NDArray[np.intp]) -> None:
+        rows["value"] = self._values[slots]
+
+    def _clear(self, slots: NDArray[np.intp]) -> None:
+        self._values[slots] = 0
+
+    def _grow(self, capacity: int) -> None:
+        super()._grow(capacity)
+        self._values = grown(self._values, capacity)
+
+
+class Levels(Sums):
+    """A Level: counted afresh from each snapshot. What is gone is reported as 0 once, then forgotten."""
+
+    monotonic = False
+
+    def update(self, batch: Batch, rows: NDArray[np.intp] | slice, slots: NDArray[np.intp], now_ns: int) -> None:
+        self.unsent |= self._values != 0
+        self._values[:] = 0
+        super().update(batch, rows, slots, now_ns)
+
+    def idle(self, before_ns: int) -> NDArray[np.intp]:
+        gone = (self.start_ns != 0) & (self._values == 0) & ~self.unsent
+        return np.union1d(np.flatnonzero(gone), super().idle(before_ns))
+
+
+class Distributions(Series):
+    """A Histogram: counts by bucket and the sum, a slot each."""
+
+    tag = HISTOGRAM_ATTRIBUTE
+
+    def __init__(self, metric: Histogram, constants: Sequence[Constant], index: Index, cap: Cap) -> None:
+        super().__init__(metric, constants, index, cap)
+        self._column = metric.column
+        self._scale = metric.scale
+        self._bounds = np.array(metric.name.bounds)
+        self._buckets = np.zeros((index.capacity, len(self._bounds) + 1), np.int64)
+        self._sums = np.zeros(index.capacity)
+
+    def update(self, batch: Batch, rows: NDArray[np.intp] | slice, slots: NDArray[np.intp], now_ns: int) -> None:
+        """Adds the *rows* of *batch*, of which row *i* belongs into ``slots[i]``."""
+        if not len(slots):
+            return
+        slots = self.accepted(slots, now_ns)
+        values = scaled(batch.number(self._column)[rows], self._scale)
+        # An upper bound belongs to its bucket, hence the left side.
+        bucket = np.searchsorted(self._bounds, values, side="left")
+        np.add.at(self._buckets.reshape(-1), slots * self._buckets.shape[1] + bucket, 1)
+        np.add.at(self._sums, slots, values)
+
+    def _parts(self) -> list[bytes | Hole]:
+        buckets = len(self._bounds) + 1
+        return [
+            *super()._parts(),
+            *(_COUNT, Hole("count", "<i8"), _SUM, Hole("sum", "<f8")),
+            *(_BUCKETS + wire.varint(8 * buckets), Hole("buckets", f"({buckets},)<i8")),
+            wire.field(_BOUNDS, self._bounds.astype("<f8").tobytes()),
+        ]
+
+    def _fill(self, rows: NDArray[Any], slots: NDArray[np.intp]) -> None:
+        buckets = self._buckets[slots]
+        rows["count"] = buckets.sum(axis=1)
+        rows["sum"] = self._sums[slots]
+        rows["buckets"] = buckets
+
+    def _clear(self, slots: NDArray[np.intp]) -> None:
+        self._buckets[slots] = 0
+        self._sums[slots] = 0
+
+    def _grow(self, capacity: int) -> None:
+        super()._grow(capacity)
+        self._buckets = grown(self._buckets, capacity)
+        self._sums = grown(self._sums, capacity)

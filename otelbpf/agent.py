@@ -25,7 +25,7 @@ from otelbpf.line import Conveyor, Timer
 from otelbpf.node import Node
 from otelbpf.only_one import OnlyOne
 from otelbpf.probes import filters
-from otelbpf.recording import Frame, Recorder
+from otelbpf.recording import EVENTS, MACHINE, SNAPSHOT, Frame, Layouts, Recorder
 
 if TYPE_CHECKING:
     import threading
@@ -71,7 +71,7 @@ def run(
         conveyor.stop()
         node.finish()
         if recorder and isinstance(machine, MachineRecorder):
-            recorder.write(Frame("machine", time.time_ns(), payload=json.dumps(machine.answers).encode()))
+            recorder.write(Frame(MACHINE, time.time_ns(), payload=json.dumps(machine.answers).encode()))
         outputs.flush_within(config.shutdown_timeout)
         yield from ledger.summary(time.monotonic() - started, node.ledgers(), outputs.ledger())
 
@@ -104,7 +104,12 @@ def _shortcomings(probe: AttachedProbe) -> Iterator[str]:
 
 
 def _recorder(path: Path, probes: Sequence[AttachedProbe]) -> Recorder:
-    return Recorder(path, {probe.probe.name: probe.struct for probe in probes if probe.struct is not None})
+    layouts: Layouts = {}
+    for probe in probes:
+        if probe.record is not None and probe.struct is not None:
+            layouts[EVENTS, probe.probe.name] = probe.record
+            layouts[SNAPSHOT, probe.probe.name] = probe.struct
+    return Recorder(path, layouts)
 
 
 def _timers(config: Config, node: Node) -> list[Timer]:

@@ -10,7 +10,7 @@ import numpy as np
 from otelbpf.kernel.clock import boottime_offset_ns
 from otelbpf.ledger import EventLedger
 from otelbpf.line import Rows, event_ledger
-from otelbpf.recording import Frame
+from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -76,7 +76,7 @@ class Node:
         self.snapshot()
         now_ns = time.time_ns()
         self._line.collect(now_ns)
-        self._note(Frame("collect", now_ns))
+        self._note(Frame(COLLECT, now_ns))
 
     def finish(self) -> None:
         """The last of everything: no more events come, what came is carried, and the metrics say so."""
@@ -119,7 +119,7 @@ class Node:
             return
         now_ns = time.time_ns()
         for part in arrived:
-            kind = "snapshot" if part.snapshot else "events"
+            kind = SNAPSHOT if part.snapshot else EVENTS
             self._record(Frame(kind, now_ns, clock_offset_ns, part.source.probe.name, part.rows.tobytes()))
 
     def _note(self, frame: Frame) -> None:

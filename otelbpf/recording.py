@@ -16,10 +16,13 @@ import numpy as np
 from otelbpf.errors import OtelbpfError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO, Self
 
+Layouts = dict[tuple[str, str], np.dtype[np.void]]
+"""(kind of frame, probe) → what its payload is an array of."""
+EVENTS, SNAPSHOT, COLLECT, MACHINE = "events", "snapshot", "collect", "machine"
 MAGIC = "otelbpf-recording"
 VERSION = 1
 META_BYTES = struct.Struct("<I")
@@ -36,7 +39,7 @@ class Frame:
     """One thing that happened: rows of a probe, or a moment at which metrics are due."""
 
     kind: str
-    """`events`, `snapshot`, `collect` or `machine`."""
+    """EVENTS, SNAPSHOT, COLLECT or MACHINE."""
     time_ns: int
     """Unix time."""
     clock_offset_ns: int = 0
@@ -47,7 +50,7 @@ class Frame:
 class Recorder:
     """Writes a recording. A context manager: opens the file on entry, ends it on exit."""
 
-    def __init__(self, path: Path, layouts: Mapping[str, np.dtype[np.void]]) -> None:
+    def __init__(self, path: Path, layouts: Layouts) -> None:
         self._path = path
         self._layouts = layouts
 
@@ -59,7 +62,9 @@ class Recorder:
         header = {
             "format": MAGIC,
             "version": VERSION,
-            "layouts": {probe: np.lib.format.dtype_to_descr(layout) for probe, layout in self._layouts.items()},
+            "layouts": [
+                [kind, probe, np.lib.format.dtype_to_descr(layout)] for (kind, probe), layout in self._layouts.items()
+            ],
         }
         self._file.write(json.dumps(header).encode() + b"\n")
         return self
@@ -82,7 +87,7 @@ class Recording:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.layouts: dict[str, np.dtype[np.void]] = {}
+        self.layouts: Layouts = {}
 
     def __enter__(self) -> Self:
         try:
@@ -106,17 +111,19 @@ class Recording:
         """What enrichment learnt from the machine that was recorded; an empty mapping when it was cut off."""
         answers: Any = {}
         for frame in self.frames():
-            if frame.kind == "machine":
+            if frame.kind == MACHINE:
                 answers = json.loads(frame.payload)
         return answers
 
-    def _read_header(self) -> dict[str, np.dtype[np.void]]:
+    def _read_header(self) -> Layouts:
         try:
             header = json.loads(self._file.readline(1 << 20))
             if header["format"] != MAGIC:
                 raise ValueError
             version = header["version"]
-            layouts = {probe: np.dtype(_tuples(descr)) for probe, descr in header["layouts"].items()}
+            layouts = {
+                (kind, probe): np.lib.format.descr_to_dtype(_tuples(descr)) for kind, probe, descr in header["layouts"]
+            }
         except (ValueError, KeyError, TypeError) as error:
             self._file.close()
             raise RecordingError(f"{self._path}: not a recording of otelbpf; make one with `run --record`") from error

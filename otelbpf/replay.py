@@ -15,7 +15,7 @@ from otelbpf.enrich.machine import RecordedMachine
 from otelbpf.export import exporters
 from otelbpf.ledger import EventLedger
 from otelbpf.line import Line, Rows, event_ledger
-from otelbpf.recording import Frame, Recording, RecordingError
+from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, Frame, Recording, RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +35,7 @@ def replay(path: Path, config: Config) -> Iterator[str]:
         outputs = open_.enter_context(exporters(config))
         machine = RecordedMachine(recording.machine())
         enrichment = open_.enter_context(Enrichment(config, machine))
-        probes = [probe for probe in stages.enabled(config) if probe.name in recording.layouts]
+        probes = [probe for probe in stages.enabled(config) if (EVENTS, probe.name) in recording.layouts]
         line = stages.line(config, probes, machine, enrichment, outputs.export)
         seen = _carry_all(line, recording, path)
         outputs.flush(time.monotonic() + config.shutdown_timeout)
@@ -46,9 +46,9 @@ def _carry_all(line: Line, recording: Recording, path: Path) -> dict[str, int]:
     """Carries every tick as it was; gives the events of each probe."""
     seen = dict.fromkeys((source.probe.name for source in line.sources), 0)
     for (kind, time_ns), frames in groupby(recording.frames(), key=lambda frame: (frame.kind, frame.time_ns)):
-        if kind == "collect":
+        if kind == COLLECT:
             line.collect(time_ns)
-        elif kind in ("events", "snapshot"):
+        elif kind in (EVENTS, SNAPSHOT):
             tick = list(frames)
             arrived = list(_arrived(line, recording, tick, path))
             for part in arrived:
@@ -62,10 +62,10 @@ def _arrived(line: Line, recording: Recording, tick: Iterable[Frame], path: Path
     for frame in tick:
         if frame.probe not in sources:
             continue
-        layout = recording.layouts[frame.probe]
+        layout = recording.layouts[frame.kind, frame.probe]
         if len(frame.payload) % layout.itemsize:
             raise RecordingError(f"{path}: damaged: a frame of {frame.probe} does not hold whole records")
-        yield Rows(sources[frame.probe], np.frombuffer(frame.payload, layout), frame.kind == "snapshot")
+        yield Rows(sources[frame.probe], np.frombuffer(frame.payload, layout), frame.kind == SNAPSHOT)
 
 
 def _ledgers(line: Line, seen: dict[str, int]) -> dict[str, EventLedger]:

@@ -8,9 +8,11 @@ import pytest
 
 from otelbpf.recording import Frame, Recorder, Recording, RecordingError
 
-LAYOUT = np.dtype([("head", [("time_ns", "<u8"), ("comm", "S16")]), ("address", "V16"), ("port", "<u2")])
+STRUCT = np.dtype([("head", [("time_ns", "<u8"), ("comm", "S16")]), ("address", "V16"), ("port", "<u2")])
+RECORD = np.dtype({"names": ["head", "port"], "formats": [STRUCT["head"], "<u2"], "offsets": [8, 48], "itemsize": 56})
+LAYOUTS = {("events", "tcp_connection"): RECORD, ("snapshot", "tcp_connection"): STRUCT}
 FRAMES = [
-    Frame("events", 1_700_000_000_000_000_000, 5, "tcp_connection", b"x" * LAYOUT.itemsize),
+    Frame("events", 1_700_000_000_000_000_000, 5, "tcp_connection", b"x" * RECORD.itemsize),
     Frame("collect", 1_700_000_000_100_000_000),
     Frame("machine", 1_700_000_000_200_000_000, payload=json.dumps({"a": [1]}).encode()),
 ]
@@ -19,7 +21,7 @@ FRAMES = [
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "recording"
-    with Recorder(path, {"tcp_connection": LAYOUT}) as recorder:
+    with Recorder(path, LAYOUTS) as recorder:
         for frame in FRAMES:
             recorder.write(frame)
     return path
@@ -27,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_what_was_written_is_read(path: Path) -> None:
     with Recording(path) as recording:
-        assert recording.layouts == {"tcp_connection": LAYOUT}
+        assert recording.layouts == LAYOUTS
         assert list(recording.frames()) == FRAMES
         assert recording.machine() == {"a": [1]}
 

@@ -1,0 +1,79 @@
+"""What a process uses, as the kernel counts it: CPU time to the nanosecond, memory by kind, time in BPF programs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCHED_CLOCK = 2
+STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
+MIB = 1 << 20
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds that all threads of *pid* have used, ended ones included (the clock that clock_getcpuclockid gives)."""
+    return time.clock_gettime((~pid << 3) | SCHED_CLOCK)
+
+
+class Memory(NamedTuple):
+    """Bytes."""
+
+    anonymous: int
+    resident: int
+
+
+def memory(pid: int) -> Memory:
+    """What *pid* holds: *anonymous* is its own, *resident* counts shared libraries and mapped rings as well."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    kilobytes = {name: int(size) for name, size in re.findall(r"^(\w+): +(\d+) kB$", text, re.MULTILINE)}
+    return Memory(kilobytes["Anonymous"] * 1024, kilobytes["Rss"] * 1024)
+
+
+class Runs(NamedTuple):
+    """Of one BPF program."""
+
+    nanoseconds: int
+    runs: int
+
+
+@contextmanager
+def bpf_stats() -> Iterator[None]:
+    """The kernel counts the time of BPF programs while the block runs; this costs about 60 ns a run."""
+    before = STATS.read_text()
+    STATS.write_text("1")
+    try:
+        yield
+    finally:
+        STATS.write_text(before)
+
+
+def bpf_runs(pid: int) -> dict[str, Runs]:
+    """The programs that *pid* holds, by name."""
+    numbers = set()
+    for file in Path(f"/proc/{pid}/fdinfo").iterdir():
+        if match := re.search(r"^prog_id:\s*(\d+)", file.read_text(), re.MULTILINE):
+            numbers.add(int(match[1]))
+    listed = json.loads(subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, check=True).stdout)
+    return {
+        program.get("name", str(program["id"])): Runs(program.get("run_time_ns", 0), program.get("run_cnt", 0))
+        for program in listed
+        if program["id"] in numbers
+    }
+
+
+def bpf_memory(pid: int) -> int:
+    """Bytes of all BPF maps that *pid* holds, rings included."""
+    held = {}
+    for file in Path(f"/proc/{pid}/fdinfo").iterdir():
+        fields = dict(re.findall(r"^(map_id|memlock):\s*(\d+)$", file.read_text(), re.MULTILINE))
+        if "map_id" in fields:
+            held[fields["map_id"]] = int(fields["memlock"])
+    return sum(held.values())

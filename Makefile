@@ -17,11 +17,11 @@ run: setup      ## watch this node; ARGS="-c config/examples/otlp.yaml" and the 
 
 setup:          ## packages, virtual environment, BPF objects: what is missing of them
 	@scripts/setup.sh run
-	@$(MAKE) --no-print-directory $(VENV)/.installed bpf
+	@$(MAKE) -s --no-print-directory $(VENV)/.installed bpf
 
 setup-test:
 	@scripts/setup.sh test
-	@$(MAKE) --no-print-directory $(VENV)/.installed-dev bpf
+	@$(MAKE) -s --no-print-directory $(VENV)/.installed-dev bpf
 
 $(VENV)/bin/python:
 	@python=$$(scripts/python.sh) && "$$python" -m venv $(VENV)

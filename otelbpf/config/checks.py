@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from otelbpf.config.document import key_path, printable
 from otelbpf.config.settings import Config, OtlpGrpc, OtlpHttp, Signal
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _MAX_PORT = 65535
 def mistakes(config: Config) -> Iterator[tuple[str, str]]:
     """Pairs of key path and what is wrong with it."""
     for name, exporter in config.exporters.items():
-        path = f"exporters.{name}"
+        path = key_path("exporters", name)
         if isinstance(exporter, OtlpGrpc):
             yield from ((f"{path}.endpoint", what) for what in _grpc_endpoint(exporter.endpoint))
         if isinstance(exporter, OtlpHttp):
@@ -39,9 +40,12 @@ def _otlp(exporter: OtlpGrpc | OtlpHttp, path: str) -> Iterator[tuple[str, str]]
         yield f"{path}.retry_on_failure.initial_interval", "is longer than max_interval; make it shorter"
     for key, value in exporter.headers.items():
         if not HEADER_NAME.fullmatch(key):
-            yield f"{path}.headers.{key}", "is not a header's name; write letters, digits and dashes"
+            yield key_path(f"{path}.headers", key), "is not a header's name; write letters, digits and dashes"
         if not HEADER_VALUE.fullmatch(value):
-            yield f"{path}.headers.{key}", "has a value that no header can carry; write printable ASCII on one line"
+            yield (
+                key_path(f"{path}.headers", key),
+                "has a value that no header can carry; write printable ASCII on one line",
+            )
 
 
 def _grpc_endpoint(endpoint: str) -> Iterator[str]:
@@ -49,15 +53,15 @@ def _grpc_endpoint(endpoint: str) -> Iterator[str]:
     if separator and scheme in ("unix", "dns"):
         return
     if separator and scheme not in ("http", "https"):
-        yield f'"{endpoint}" has a scheme that is not spoken here; write host:port, http://host:port or https://host:port'
+        yield f'"{printable(endpoint)}" has a scheme that is not spoken here; write host:port, http://host:port or https://host:port'
         return
     if rest.startswith("unix:"):
         return
     if rest.rstrip("/").count("/"):
-        yield f'"{endpoint}" has a path, which gRPC has not; write host:port, or use the exporter otlp_http'
+        yield f'"{printable(endpoint)}" has a path, which gRPC has not; write host:port, or use the exporter otlp_http'
         return
     if not _is_host_port(rest.rstrip("/")):
-        yield f'"{endpoint}" is not an endpoint; write host:port, such as collector:4317'
+        yield f'"{printable(endpoint)}" is not an endpoint; write host:port, such as collector:4317'
 
 
 def _http_endpoints(exporter: OtlpHttp, path: str) -> Iterator[tuple[str, str]]:
@@ -68,9 +72,12 @@ def _http_endpoints(exporter: OtlpHttp, path: str) -> Iterator[tuple[str, str]]:
     }
     if not exporter.endpoint and not all(of_signal[signal] for signal in exporter.signals):
         yield f"{path}.endpoint", "is missing; write a URL such as http://collector:4318"
-    for key, url in (("endpoint", exporter.endpoint), *((f"{signal}_endpoint", url) for signal, url in of_signal.items())):
+    for key, url in (
+        ("endpoint", exporter.endpoint),
+        *((f"{signal}_endpoint", url) for signal, url in of_signal.items()),
+    ):
         if url and not _is_http_url(url):
-            yield f"{path}.{key}", f'"{url}" is not a URL; write it such as http://collector:4318'
+            yield f"{path}.{key}", f'"{printable(url)}" is not a URL; write it such as http://collector:4318'
 
 
 def _is_http_url(url: str) -> bool:
@@ -79,7 +86,13 @@ def _is_http_url(url: str) -> bool:
     except ValueError:
         return False
     host = parts.netloc.rpartition("@")[2]
-    return parts.scheme in ("http", "https") and url.isascii() and url.isprintable() and " " not in url and _is_host_port(host)
+    return (
+        parts.scheme in ("http", "https")
+        and url.isascii()
+        and url.isprintable()
+        and " " not in url
+        and _is_host_port(host)
+    )
 
 
 def _is_host_port(text: str) -> bool:

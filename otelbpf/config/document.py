@@ -26,7 +26,9 @@ MAX_FILE_BYTES = 2**20
 """No settings file is larger; /dev/zero is."""
 
 _TAG = "tag:yaml.org,2002:"
-_VARIABLE = re.compile(r"\$(?:\$|\{(?:env:)?([A-Za-z_][A-Za-z0-9_.]*)(?::-((?:[^{}]|\{[^{}]*\})*))?\}|\{[^}]*\}?)", re.ASCII)
+_VARIABLE = re.compile(
+    r"\$(?:\$|\{(?:env:)?([A-Za-z_][A-Za-z0-9_.]*)(?::-((?:[^{}]|\{[^{}]*\})*))?\}|\{[^}]*\}?)", re.ASCII
+)
 _TRUTH = {"true": True, "false": False}
 _SPECIAL_FLOATS = {".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
 _BASES = {"0x": 16, "0o": 8, "0b": 2}
@@ -68,6 +70,17 @@ class Table:
 Node = Scalar | Listing | Table
 
 
+def printable(text: str, limit: int = 60) -> str:
+    """*text* for a message: on one line, without what a terminal would obey, shortened."""
+    shown = text if text.isprintable() else ascii(text)[1:-1]
+    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."
+
+
+def key_path(path: str, key: str) -> str:
+    """The key path of *key* below *path*, for a message."""
+    return f"{path}.{printable(key, 100)}" if path else printable(key, 100)
+
+
 def read_file(path: Path, environ: Mapping[str, str]) -> Table:
     """The tree of a file; ConfigError when it cannot be read or is not a map of settings."""
     try:
@@ -75,8 +88,9 @@ def read_file(path: Path, environ: Mapping[str, str]) -> Table:
             content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ConfigError(f"{path}: cannot be read: {reason}; give the path of a readable file with -c") from error
-    return parse(content, str(path), environ)
+        name = printable(str(path), 1000)
+        raise ConfigError(f"{name}: cannot be read: {reason}; give the path of a readable file with -c") from error
+    return parse(content, printable(str(path), 1000), environ)
 
 
 def parse(content: bytes, name: str, environ: Mapping[str, str]) -> Table:
@@ -96,6 +110,12 @@ def parse(content: bytes, name: str, environ: Mapping[str, str]) -> Table:
     return node
 
 
+class _Yaml(YAML):
+    def official_plug_ins(self) -> list[str]:
+        """None: ruamel searches its directory for them each time."""
+        return []
+
+
 class Reader:
     """Makes trees of YAML text. *name* is the file's; without *numbered* a place is the name alone."""
 
@@ -106,13 +126,15 @@ class Reader:
 
     def read(self, text: str) -> Node:
         """The tree of one document; an empty one is a Scalar of None."""
+        yaml = _Yaml(typ="safe", pure=True)
+        yaml.composer.warn_double_anchors = False  # YAML allows them, and warnings are not for the user's terminal
         try:
-            root = YAML(typ="safe", pure=True).compose(io.StringIO(text))
+            root = yaml.compose(io.StringIO(text))
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             what = ", ".join(str(part) for part in (error.problem, error.context) if part)
             raise self._not_yaml(self._place(mark.line if mark else 0), what) from error
-        except (YAMLError, ValueError, AttributeError, AssertionError, IndexError) as error:  # what ruamel lets through
+        except (YAMLError, ValueError, OverflowError) as error:  # the latter of escapes that are no character
             raise self._not_yaml(self._place(0), str(error).strip().split("\n")[0]) from error
         except RecursionError as error:
             raise ConfigError(f"{self._place(0)}: is nested too deeply; settings have at most a few levels") from error
@@ -140,9 +162,11 @@ class Reader:
         seen[id(node)] = made
         return made
 
-    def _convert_new(self, node: ScalarNode | SequenceNode | MappingNode, place: str, seen: dict[int, Node | None]) -> Node:
+    def _convert_new(
+        self, node: ScalarNode | SequenceNode | MappingNode, place: str, seen: dict[int, Node | None]
+    ) -> Node:
         if not str(node.tag).startswith(_TAG):
-            raise ConfigError(f"{place}: has the tag {node.tag}; write the value without it")
+            raise ConfigError(f"{place}: has the tag {printable(str(node.tag))}; write the value without it")
         if isinstance(node, SequenceNode):
             return Listing(place, [self._convert(item, seen) for item in node.value])
         if isinstance(node, MappingNode):
@@ -158,7 +182,9 @@ class Reader:
             key = key_node.value
             if key in table.entries:
                 first = table.key_places[key]
-                raise ConfigError(f"{key_place}: the key {key} stands twice, first at {first}; keep one of them")
+                raise ConfigError(
+                    f"{key_place}: the key {printable(key)} stands twice, first at {first}; keep one of them"
+                )
             table.entries[key] = self._convert(value_node, seen)
             table.key_places[key] = key_place
         return table
@@ -177,10 +203,14 @@ class Reader:
             return "$"
         name, default = match[1], match[2]
         if name is None:
-            raise ConfigError(f"{place}: {match[0]} names no variable; write ${{env:NAME}}, and $$ for a dollar sign")
+            raise ConfigError(
+                f"{place}: {printable(match[0])} names no variable; write ${{env:NAME}}, and $$ for a dollar sign"
+            )
         value = self._environ.get(name, default)
         if value is None:
-            raise ConfigError(f"{place}: the variable {name} is not set; set it, or give a default: ${{env:{name}:-value}}")
+            raise ConfigError(
+                f"{place}: the variable {name} is not set; set it, or give a default: ${{env:{name}:-value}}"
+            )
         return value
 
     def _typed(self, text: str, place: str) -> Node:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from otelbpf.config.document import Listing, Scalar, Table
+from otelbpf.config.document import Listing, Scalar, Table, printable
 from otelbpf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class Variables:
             return "otlp_grpc"
         kind = PROTOCOLS.get(str(protocol.value).lower())
         if kind is None:
-            raise ConfigError(f'{protocol.place}: "{protocol.value}" is not spoken here; set it to grpc or http/protobuf')
+            shown = printable(str(protocol.value))
+            raise ConfigError(f'{protocol.place}: "{shown}" is not spoken here; set it to grpc or http/protobuf')
         return kind
 
     def _options(self) -> Iterator[tuple[str, Scalar | Table]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import inspect
 
 from otelbpf.config import quantities
-from otelbpf.config.document import Listing, Scalar, Table
+from otelbpf.config.document import Listing, Scalar, Table, key_path, printable
 from otelbpf.config.settings import EXPORTERS, OLDER_NAMES
 from otelbpf.errors import ConfigError
 
@@ -82,12 +82,14 @@ class Filler:
         values = {}
         for key, child in table.entries.items():
             if key in fields:
-                values[key] = self.fill(fields[key].type, child, _join(path, key))
+                values[key] = self.fill(fields[key].type, child, key_path(path, key))
             else:
-                self._problems.add(table.key_places[key], _join(path, key), f"is not a setting; {_nearest(key, fields)}")
+                self._problems.add(
+                    table.key_places[key], key_path(path, key), f"is not a setting; {_nearest(key, fields)}"
+                )
         for field in kind.fields:
             if field.required and field.name not in values:
-                self._problems.add(node.place, _join(path, field.name), "is missing; give it a value")
+                self._problems.add(node.place, key_path(path, field.name), "is missing; give it a value")
                 values[field.name] = None
         return kind.cls(**values)
 
@@ -126,8 +128,8 @@ class Filler:
             return dict(self._exporters(table, path))
         values = {}
         for key, child in table.entries.items():
-            self.fill(_KEY, Scalar(table.key_places[key], key, key), _join(path, key))
-            values[key] = self.fill(value_type, child, _join(path, key))
+            self.fill(_KEY, Scalar(table.key_places[key], key, key), key_path(path, key))
+            values[key] = self.fill(value_type, child, key_path(path, key))
         return values
 
     def _exporters(self, table: Table, path: str) -> Iterator[tuple[str, Any]]:
@@ -137,13 +139,13 @@ class Filler:
             kind = EXPORTERS.get(name.split("/")[0])
             if kind is None or name.endswith("/"):
                 what = f"is not an exporter; {_nearest(name.split('/')[0], EXPORTERS)}"
-                self._problems.add(table.key_places[key], _join(path, key), what)
+                self._problems.add(table.key_places[key], key_path(path, key), what)
             elif name in seen:
                 what = f"is the same as {seen[name]}; name one of them {name}/other"
-                self._problems.add(table.key_places[key], _join(path, key), what)
+                self._problems.add(table.key_places[key], key_path(path, key), what)
             else:
                 seen[name] = key
-                yield name, self.fill(inspect.type_info(kind), child, _join(path, name))
+                yield name, self.fill(inspect.type_info(kind), child, key_path(path, name))
 
     def _sequence(self, kind: inspect.VarTupleType | inspect.ListType, node: Node, path: str) -> tuple[Any, ...]:
         if isinstance(node, Scalar) and node.value is None:
@@ -153,7 +155,9 @@ class Filler:
             return ()
         least, most = kind.min_length or 0, kind.max_length or len(node.items)
         if not least <= len(node.items) <= most:
-            self._problems.add(node.place, path, f"has {len(node.items)} entries; give {_between(least, kind.max_length)}")
+            self._problems.add(
+                node.place, path, f"has {len(node.items)} entries; give {_between(least, kind.max_length)}"
+            )
         return tuple(self.fill(kind.item_type, item, f"{path}[{index}]") for index, item in enumerate(node.items))
 
 
@@ -264,9 +268,7 @@ def _shown(node: Node, quantity: str = "") -> str:
     if node.value is None:
         return "nothing"
     text = str(node.value).lower() if isinstance(node.value, bool) else str(node.value)
-    shown = ascii(text)[1:-1] if not text.isprintable() else text
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    return f'"{shown}"' if isinstance(node.value, str) else shown
+    return f'"{printable(text)}"' if isinstance(node.value, str) else printable(text)
 
 
 def _nearest(key: str, known: Sequence[str] | dict[str, Any]) -> str:
@@ -274,8 +276,3 @@ def _nearest(key: str, known: Sequence[str] | dict[str, Any]) -> str:
     plain = "".join(letter for letter in key.lower() if letter.isalnum())
     close = difflib.get_close_matches(plain[:64], names, n=1, cutoff=0.5)
     return f"did you mean {names[close[0]]}?" if close else f"known here: {', '.join(known)}"
-
-
-def _join(path: str, key: str) -> str:
-    shown = key if key.isprintable() and len(key) <= 100 else f"{ascii(key)[1:-1][:97]}..."
-    return f"{path}.{shown}" if path else shown

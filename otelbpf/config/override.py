@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import inspect
 
-from otelbpf.config.document import Reader, Table
+from otelbpf.config.document import Reader, Table, printable
 from otelbpf.config.fill import canonical
 from otelbpf.config.settings import EXPORTERS, Config
 from otelbpf.errors import ConfigError
@@ -22,7 +22,7 @@ def override(tree: Table, assignment: str, environ: Mapping[str, str]) -> Table:
     path, equals, text = assignment.partition("=")
     keys = split_path(path.strip())
     if not equals or not all(keys):
-        raise ConfigError(f"--set {path}: is not KEY=VALUE; write it such as --set metrics.interval=30s")
+        raise ConfigError(f"--set {printable(path)}: is not KEY=VALUE; write it such as --set metrics.interval=30s")
     node = Reader("--set", environ, numbered=False).read(text)
     if node.text is None and text.strip() == "":
         node.text = ""

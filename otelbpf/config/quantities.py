@@ -61,7 +61,7 @@ def duration_text(value: float) -> str:
         return "".join(f"{count}{unit}" for count, unit in parts if count) or "0s"
     for unit in ("ms", "us", "ns"):
         count = round(value / SECONDS[unit])
-        if count and abs(count * SECONDS[unit] - value) <= 1e-12 * value:
+        if count and abs(count * SECONDS[unit] - value) < 1e-10:
             return f"{count}{unit}"
     return f"{value:.9f}".rstrip("0") + "s"
 

@@ -61,7 +61,11 @@ def _exporters() -> dict[str, Any]:
 
 def _property(field: inspect.Field) -> dict[str, Any]:
     made = _schema(field.type)
-    if field.required or isinstance(made.get("properties"), dict) or not isinstance(field.default, str | bool | int | float):
+    if (
+        field.required
+        or isinstance(made.get("properties"), dict)
+        or not isinstance(field.default, str | bool | int | float)
+    ):
         return made
     return {**made, "default": written(field.default, field.type)}
 

@@ -40,9 +40,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class TcpConnection(Settings, frozen=True, kw_only=True):
     enabled: Annotated[bool, says("Watch TCP connections.")] = True
-    ring_size: Annotated[RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")] = (
-        2 * MIB
-    )
+    ring_size: Annotated[
+        RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
+    ] = 2 * MIB
     max_tracked: Annotated[
         int, says("Living connections whose counters are kept between two snapshots.", ge=1024, le=2**22)
     ] = 65536
@@ -50,9 +50,9 @@ class TcpConnection(Settings, frozen=True, kw_only=True):
 
 class DnsLookup(Settings, frozen=True, kw_only=True):
     enabled: Annotated[bool, says("Watch DNS lookups.")] = True
-    ring_size: Annotated[RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")] = (
-        4 * MIB
-    )
+    ring_size: Annotated[
+        RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
+    ] = 4 * MIB
     ports: Annotated[
         tuple[Port, ...], says("Ports on which DNS is spoken, over UDP and TCP.", min_length=1, max_length=16)
     ] = (53,)
@@ -64,9 +64,9 @@ class DnsLookup(Settings, frozen=True, kw_only=True):
 
 class Process(Settings, frozen=True, kw_only=True):
     enabled: Annotated[bool, says("Watch processes start and end.")] = True
-    ring_size: Annotated[RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")] = (
-        1 * MIB
-    )
+    ring_size: Annotated[
+        RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
+    ] = 1 * MIB
 
 
 class Probes(Settings, frozen=True, kw_only=True):
@@ -85,7 +85,9 @@ class Globs(Settings, frozen=True, kw_only=True):
 
 
 class Ports(Settings, frozen=True, kw_only=True):
-    include: Annotated[tuple[Port, ...], says("Only connections with one of these ports at either end; empty: all.")] = ()
+    include: Annotated[
+        tuple[Port, ...], says("Only connections with one of these ports at either end; empty: all.")
+    ] = ()
     exclude: Annotated[tuple[Port, ...], says("Never connections with one of these ports.")] = ()
 
 
@@ -105,13 +107,16 @@ class Filters(Settings, frozen=True, kw_only=True):
 
 class Attributes(Settings, frozen=True, kw_only=True):
     legacy: Annotated[
-        Literal["dup", "off"], says("dup: write net.peer.* and net.transport too, which older dashboards know; off: do not.")
+        Literal["dup", "off"],
+        says("dup: write net.peer.* and net.transport too, which older dashboards know; off: do not."),
     ] = "dup"
 
 
 class Metrics(Settings, frozen=True, kw_only=True):
     interval: Annotated[Duration, says("Time between two exports.", ge=1, le=3600)] = 15.0
-    max_series: Annotated[int, says("Series of one metric; what is beyond is summed as overflow.", ge=1, le=10**7)] = 5000
+    max_series: Annotated[int, says("Series of one metric; what is beyond is summed as overflow.", ge=1, le=10**7)] = (
+        5000
+    )
     series_ttl: Annotated[Duration, says("A series without news for so long is forgotten.", ge=1, le=86400)] = 300.0
     temporality: Annotated[
         Literal["cumulative", "delta"], says("cumulative: totals since the start; delta: since the last export.")
@@ -126,10 +131,14 @@ LogPolicy = Literal["all", "failed", "off"] | Slow
 
 
 class Logs(Settings, frozen=True, kw_only=True):
-    tcp_connection: Annotated[LogPolicy, says("Records of TCP connections: all, failed, off, or {slow: 100ms}.")] = "all"
+    tcp_connection: Annotated[LogPolicy, says("Records of TCP connections: all, failed, off, or {slow: 100ms}.")] = (
+        "all"
+    )
     dns_lookup: Annotated[LogPolicy, says("Records of lookups that processes here made.")] = "all"
     dns_server: Annotated[LogPolicy, says("Records of lookups that a DNS server here answered.")] = "off"
-    process: Annotated[LogPolicy, says("Records of starts and ends of processes; slow: that ran at least so long.")] = "all"
+    process: Annotated[LogPolicy, says("Records of starts and ends of processes; slow: that ran at least so long.")] = (
+        "all"
+    )
     event_name_attribute: Annotated[
         bool, says("Repeat the event's name as attribute otel.event.name, for stores that drop the field.")
     ] = True
@@ -150,7 +159,9 @@ class Tls(Settings, frozen=True, kw_only=True):
     ca_file: Annotated[str, says("Certificates of the authorities to trust; empty: the system's.")] = ""
     cert_file: Annotated[str, says("Our own certificate, for a server that asks for one.")] = ""
     key_file: Annotated[str, says("The key of our own certificate.")] = ""
-    server_name_override: Annotated[str, says("The name the server's certificate must bear; empty: the endpoint's.")] = ""
+    server_name_override: Annotated[
+        str, says("The name the server's certificate must bear; empty: the endpoint's.")
+    ] = ""
 
 
 class Retry(Settings, frozen=True, kw_only=True):
@@ -184,7 +195,8 @@ class Otlp(Exporter, frozen=True, kw_only=True):
     tls: Annotated[Tls, says("TLS; an endpoint with http:// is plain text.")] = Tls()
     headers: Annotated[dict[str, Secret], says("Headers of every request.")] = {}
     compression: Annotated[
-        Literal["none", "gzip"], says("none costs no CPU time and suits a collector on the node; gzip saves the network.")
+        Literal["none", "gzip"],
+        says("none costs no CPU time and suits a collector on the node; gzip saves the network."),
     ] = "none"
     retry_on_failure: Annotated[Retry, says("What happens when the peer is away.")] = Retry()
     sending_queue: Annotated[SendingQueue, says("What may wait for the peer.")] = SendingQueue()
@@ -230,9 +242,7 @@ class Config(Settings, frozen=True, kw_only=True):
     filters: Annotated[Filters, says("What is left out; decided in the kernel where it can be.")] = Filters()
     attributes: Annotated[Attributes, says("How attributes are written.")] = Attributes()
     metrics: Annotated[Metrics, says("Metrics: made from every event.")] = Metrics()
-    logs: Annotated[
-        Logs, says("Log records: all, failed, off, or {slow: 100ms} = failed or slower.")
-    ] = Logs()
+    logs: Annotated[Logs, says("Log records: all, failed, off, or {slow: 100ms} = failed or slower.")] = Logs()
     connection_id: Annotated[ConnectionId, says("What both ends of a connection have in common.")] = ConnectionId()
     resource: Annotated[Resource, says("What is known of everything here.")] = Resource()
     exporters: Annotated[

@@ -91,11 +91,20 @@ static __always_inline void begin(struct sock *sk, __u8 role)
 	connection->tx_resets = 0;
 }
 
+/* SYN-ACK → ACK is the first sample of the round trip. After a SYN cookie or a repeated SYN-ACK the kernel takes it from
+ * TCP timestamps instead, in whole milliseconds, and a cookie hides other things in those: not known then. */
+static __always_inline __u64 server_handshake_ns(struct sock *sk)
+{
+	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+	__u32 rtt_us = tcp ? tcp->srtt_us >> 3 : 0;
+
+	return rtt_us % 1000 ? rtt_us * 1000ULL : 0;
+}
+
 /* Creates only where the listener could not be adopted. */
 static __always_inline void established(struct sock *sk, int was)
 {
 	struct connection *connection = bpf_sk_storage_get(&connections, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	struct tcp_sock *tcp;
 
 	if (!connection)
 		return;
@@ -104,13 +113,10 @@ static __always_inline void established(struct sock *sk, int was)
 		connection->role = was == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER;
 		connection->owner.netns = netns_of_socket(sk);
 	}
-	if (connection->role == ROLE_CLIENT) {
-		connection->handshake_ns = connection->adopted ? 0 : connection->start_ns - connection->owner.time_ns;
-	} else {
-		/* The first sample is SYN-ACK → ACK; there is none after a SYN cookie or a repeated SYN-ACK. */
-		tcp = bpf_skc_to_tcp_sock(sk);
-		connection->handshake_ns = tcp ? (tcp->srtt_us >> 3) * 1000ULL : 0;
-	}
+	if (connection->role == ROLE_SERVER)
+		connection->handshake_ns = server_handshake_ns(sk);
+	else if (!connection->adopted)
+		connection->handshake_ns = connection->start_ns - connection->owner.time_ns;
 	connection->adopted = 0;
 }
 

@@ -1,0 +1,516 @@
+"""Real connections, whole records: who, how much, and which end ended it how."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+import threading
+
+import numpy as np
+import pytest
+
+from otelbpf.batch import Batch
+from otelbpf.kernel.clock import boottime_offset_ns
+from otelbpf.probes.connection_id import connection_ids
+from otelbpf.probes.tcp_connection import PROBE
+from tests.kernel import tcp
+from tests.kernel.netns import join, namespace
+from tests.kernel.tcp import FIN_LOCAL, FIN_REMOTE, RESET_LOCAL, RESET_REMOTE, TIMEOUT, connection, watching
+
+NO_LINGER = struct.pack("ii", 1, 0)
+
+
+@pytest.fixture(autouse=True)
+def private_network():
+    """Ports that nobody else uses."""
+    with namespace() as place, place.inside():
+        yield
+
+
+@pytest.fixture
+def watch(private_network):
+    with watching() as attached:
+        yield attached
+
+
+def test_the_client_closes_first(watch):
+    with connection() as made:
+        made.client.sendall(b"x" * 100)
+        tcp.receive(made.server, 100)
+        made.server.sendall(b"y" * 1000)
+        tcp.receive(made.client, 1000)
+        made.client.close()
+        assert made.server.recv(1) == b""
+        made.server.close()
+    assert watch.nothing_but(made.server_port, 2) == made.ends(
+        {"tx_bytes": 100, "rx_bytes": 1000, "close_reason": FIN_LOCAL},
+        {"tx_bytes": 1000, "rx_bytes": 100, "close_reason": FIN_REMOTE},
+    )
+
+
+def test_the_server_closes_first(watch):
+    with connection() as made:
+        made.server.sendall(b"y" * 10)
+        made.server.close()
+        assert made.client.recv(100) == b"y" * 10
+        assert made.client.recv(1) == b""
+        made.client.close()
+    assert watch.nothing_but(made.server_port, 2) == made.ends(
+        {"rx_bytes": 10, "close_reason": FIN_REMOTE}, {"tx_bytes": 10, "close_reason": FIN_LOCAL}
+    )
+
+
+def test_times_segments_and_round_trips_are_measured(watch):
+    with connection() as made:
+        made.client.sendall(b"x")
+        tcp.receive(made.server, 1)
+        made.client.close()
+    for row in watch.ended_rows(made.client_port, 2):
+        assert 0 < row["start_ns"] < row["head"]["time_ns"]
+        assert 0 < row["handshake_ns"] < 10**9
+        assert row["tx_segments"] >= 2
+        assert row["rx_segments"] >= 2
+        assert 0 < row["min_rtt_us"] <= row["srtt_us"] < 10**6
+
+
+def test_both_ends_know_the_same_two_sequence_numbers(watch):
+    with connection() as made:
+        made.client.sendall(b"x" * 5)
+        made.server.sendall(b"y" * 7)
+    rows = watch.ended_rows(made.client_port, 2)
+    assert rows["client_isn"][0] == rows["client_isn"][1] != 0
+    assert rows["server_isn"][0] == rows["server_isn"][1] != 0
+
+
+def test_half_close(watch):
+    with connection() as made:
+        made.client.sendall(b"x" * 3)
+        made.client.shutdown(socket.SHUT_WR)
+        tcp.receive(made.server, 3)
+        assert made.server.recv(1) == b""
+        made.server.sendall(b"y" * 5000)
+        tcp.receive(made.client, 5000)
+        made.server.close()
+        assert made.client.recv(1) == b""
+    assert watch.nothing_but(made.server_port, 2) == made.ends(
+        {"tx_bytes": 3, "rx_bytes": 5000, "close_reason": FIN_LOCAL},
+        {"tx_bytes": 5000, "rx_bytes": 3, "close_reason": FIN_REMOTE},
+    )
+
+
+def test_a_hundred_megabytes_to_the_byte(watch):
+    size, block = 100_000_000, bytes(1_000_000)
+    with connection() as made:
+        sender = threading.Thread(target=lambda: [made.client.sendall(block) for _ in range(100)])
+        sender.start()
+        tcp.receive(made.server, size)
+        sender.join()
+        made.client.close()
+        assert made.server.recv(1) == b""
+    client, server = watch.nothing_but(made.server_port, 2)
+    client["retransmits"] = 0  # loopback may repeat a segment under load
+    assert [client, server] == made.ends(
+        {"tx_bytes": size, "close_reason": FIN_LOCAL}, {"rx_bytes": size, "close_reason": FIN_REMOTE}
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "told", "family"), [("::1", "::1", 6), ("::ffff:127.0.0.1", "127.0.0.1", 4)], ids=["ipv6", "mapped"]
+)
+def test_ipv6(watch, address, told, family):
+    with connection(address) as made:
+        made.client.sendall(b"x")
+        tcp.receive(made.server, 1)
+        made.client.close()
+        assert made.server.recv(1) == b""
+    ends = {"local_address": told, "remote_address": told, "family": family}
+    assert watch.nothing_but(made.server_port, 2) == made.ends(
+        {"tx_bytes": 1, "close_reason": FIN_LOCAL, **ends}, {"rx_bytes": 1, "close_reason": FIN_REMOTE, **ends}
+    )
+
+
+def test_connected_without_blocking(watch):
+    with tcp.listening() as listener, socket.socket() as client:
+        client.setblocking(False)
+        assert client.connect_ex(listener.getsockname()) == errno.EINPROGRESS
+        select.select([], [client], [], 5)
+        made = tcp.Connection(client, listener.accept()[0])
+        client.close()
+        made.server.close()
+    assert watch.nothing_but(made.server_port, 2) == made.ends(
+        {"close_reason": FIN_LOCAL}, {"close_reason": FIN_REMOTE}
+    )
+
+
+class TestResets:
+    def test_by_a_client_that_does_not_linger(self, watch):
+        with connection() as made:
+            made.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+            made.client.close()
+            with pytest.raises(ConnectionResetError):
+                made.server.recv(1)
+        assert watch.nothing_but(made.server_port, 2) == made.ends(
+            {"close_reason": RESET_LOCAL, "tx_resets": 1},
+            {"close_reason": RESET_REMOTE, "rx_resets": 1, "error": errno.ECONNRESET},
+        )
+
+    def test_by_a_server_that_has_not_read_everything(self, watch):
+        with connection() as made:
+            made.client.sendall(b"x" * 20)
+            tcp.receive(made.server, 10)
+            made.server.close()
+            with pytest.raises(ConnectionResetError):
+                made.client.recv(1)
+        assert watch.nothing_but(made.server_port, 2) == made.ends(
+            {"tx_bytes": 20, "close_reason": RESET_REMOTE, "rx_resets": 1, "error": errno.ECONNRESET},
+            {"rx_bytes": 20, "close_reason": RESET_LOCAL, "tx_resets": 1},
+        )
+
+    def test_after_the_peer_said_that_it_has_finished(self, watch):
+        with connection() as made:
+            made.client.sendall(b"x" * 20)
+            made.client.shutdown(socket.SHUT_WR)
+            tcp.receive(made.server, 10)
+            made.server.close()
+            with pytest.raises(ConnectionResetError):
+                made.client.recv(1)
+        assert watch.nothing_but(made.server_port, 2) == made.ends(
+            {"tx_bytes": 20, "close_reason": FIN_LOCAL, "rx_resets": 1, "error": errno.ECONNRESET},
+            {"rx_bytes": 20, "close_reason": FIN_REMOTE, "tx_resets": 1},
+        )
+
+    def test_of_an_orphan_nobody_is_told(self, watch):
+        with connection() as made:
+            made.client.close()
+            assert made.server.recv(1) == b""
+            made.server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+            made.server.close()
+        client, server = watch.nothing_but(made.server_port, 2)
+        assert (client["close_reason"], client["error"]) == (FIN_LOCAL, 0)
+        assert (server["close_reason"], server["error"], server["tx_resets"]) == (FIN_REMOTE, 0, 1)
+
+
+def test_the_peer_falls_silent(watch):
+    with namespace() as one, namespace() as other:
+        watch.namespaces = (one.inode,)
+        join(one, "10.9.0.1/24", other, "10.9.0.2/24")
+        with other.inside():
+            listener = socket.create_server(("10.9.0.2", 0))
+        with one.inside():
+            made = tcp.connected(listener, "10.9.0.2")
+        other.run("nft", "-f", "-", feed=DROP)
+        made.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
+        made.client.sendall(b"x" * 10)
+        with pytest.raises(TimeoutError):
+            made.client.recv(1)
+        client, one_inode = watch.ended(made.client_port)[0], one.inode
+        made.client.close()
+        made.server.close()
+        listener.close()
+    retransmits = client.pop("retransmits")
+    assert retransmits >= 1
+    assert client | {"retransmits": 0} == tcp.expected(
+        role=tcp.CLIENT,
+        netns=one_inode,
+        local_address="10.9.0.1",
+        remote_address="10.9.0.2",
+        local_port=made.client_port,
+        remote_port=made.server_port,
+        tx_bytes=10,
+        close_reason=TIMEOUT,
+        error=errno.ETIMEDOUT,
+    )
+
+
+DROP = "table inet t { chain c { type filter hook prerouting priority 0; meta l4proto tcp drop; }; }"
+
+
+class TestOwner:
+    def test_the_worker_that_serves_not_the_parent_that_listens(self, watch):
+        with tcp.listening() as listener:
+
+            def serve():
+                served = listener.accept()[0]
+                served.sendall(served.recv(10))
+                served.close()
+
+            with tcp.child(serve) as worker:
+                client = socket.create_connection(listener.getsockname())
+                client.sendall(b"x")
+                assert client.recv(10) == b"x"
+                port = client.getsockname()[1]
+                assert client.recv(10) == b""
+                client.close()
+        ours, theirs = watch.nothing_but(port, 2)
+        assert (ours["pid"], ours["role"]) == (os.getpid(), tcp.CLIENT)
+        assert (theirs["pid"], theirs["role"]) == (worker, tcp.SERVER)
+
+    def test_the_listener_when_nobody_reads_or_writes(self, watch):
+        with connection() as made:
+            pass
+        assert [end["pid"] for end in watch.nothing_but(made.server_port, 2)] == [os.getpid()] * 2
+
+    def test_a_process_that_only_looks_hands_on(self, watch):
+        with connection() as made:
+            made.client.sendall(b"x")
+            made.server.recv(1, socket.MSG_PEEK)
+            with tcp.child(lambda: made.server.recv(1)) as worker:
+                pass
+        assert watch.ended(made.server_port, 2)[1]["pid"] == worker
+
+    def test_a_process_that_lives_for_an_instant(self, watch):
+        with tcp.listening() as listener:
+            with tcp.child(lambda: socket.create_connection(listener.getsockname()).sendall(b"x")) as client:
+                pass
+            with listener.accept()[0] as served:
+                assert served.recv(10) == b"x"
+                assert served.recv(10) == b""
+            port = listener.getsockname()[1]
+        assert [end["pid"] for end in watch.ended(port, 2)] == [client, os.getpid()]
+
+
+class TestOlderThanTheAgent:
+    def test_an_established_connection_is_adopted_with_role_owner_and_numbers(self):
+        with connection() as made:
+            made.client.sendall(b"x" * 10)
+            tcp.receive(made.server, 10)
+            with watching(adopt=True) as watch:
+                made.server.sendall(b"y" * 20)
+                tcp.receive(made.client, 20)
+                made.client.close()
+                assert made.server.recv(1) == b""
+                made.server.close()
+                found = watch.nothing_but(made.server_port, 2)
+                rows = watch.ended_rows(made.client_port, 2)
+        assert found == made.ends(
+            {"tx_bytes": 10, "rx_bytes": 20, "close_reason": FIN_LOCAL, "adopted": 1},
+            {"tx_bytes": 20, "rx_bytes": 10, "close_reason": FIN_REMOTE, "adopted": 1},
+        )
+        assert rows["client_isn"][0] == rows["client_isn"][1] != 0
+        assert rows["start_ns"].tolist() == [0, 0]
+
+    def test_what_an_older_listener_accepts_has_an_owner_and_is_not_adopted(self):
+        with tcp.listening() as listener, watching(adopt=True) as watch:
+            made = tcp.connected(listener)
+            made.client.close()
+            made.server.close()
+            assert watch.nothing_but(made.server_port, 2) == made.ends(
+                {"close_reason": FIN_LOCAL}, {"close_reason": FIN_REMOTE}
+            )
+
+    def test_bytes_count_from_adoption_on(self):
+        with connection() as made:
+            made.client.sendall(b"x" * 1000)
+            tcp.receive(made.server, 1000)
+            with watching(adopt=True) as watch:
+                count = Count(watch, made.client_port)
+                count.snapshot()
+                made.client.sendall(b"x" * 7)
+                tcp.receive(made.server, 7)
+                made.client.close()
+                watch.ended(made.client_port, 1)
+                count.ended()
+        assert count.totals == {"opened": 0, "closed": 1, "tx_bytes_new": 7, "rx_bytes_new": 0}
+
+
+class Count:
+    """Adds up, as metrics do, what concerns the client's end with one port."""
+
+    def __init__(self, watch, port):
+        self.watch, self.port = watch, port
+        self.prepare = PROBE.prepare(tcp.configuration())
+        self.totals = dict.fromkeys(("opened", "closed", "tx_bytes_new", "rx_bytes_new"), 0)
+        self.carried = 0
+
+    def snapshot(self):
+        return self.carry(self.watch.snapshot(), snapshot=True)
+
+    def ended(self):
+        rows = self.watch.rows()
+        self.carry(rows[self.carried :], snapshot=False)
+        self.carried = len(rows)
+
+    def carry(self, rows, *, snapshot):
+        batch = self.prepare(Batch(PROBE.name, rows, boottime_offset_ns(), snapshot=snapshot))
+        batch = batch.select((batch.number("local_port") == self.port) & (batch.number("netns") == tcp.own_netns()))
+        for name in self.totals:
+            self.totals[name] += int(batch.number(name).sum())
+        return len(batch)
+
+
+class TestWhileItLives:
+    def test_a_total_is_right_at_every_moment(self, watch):
+        with connection() as made:
+            count = Count(watch, made.client_port)
+            for step in range(1, 4):
+                made.client.sendall(b"x" * 100)
+                tcp.receive(made.server, 100)
+                made.server.sendall(b"y" * 10)
+                tcp.receive(made.client, 10)
+                assert count.snapshot() == 1
+                assert count.totals == {"opened": 1, "closed": 0, "tx_bytes_new": 100 * step, "rx_bytes_new": 10 * step}
+            made.client.sendall(b"x")
+            tcp.receive(made.server, 1)
+            made.client.close()
+            watch.ended(made.client_port, 1)
+            count.ended()
+        assert count.totals == {"opened": 1, "closed": 1, "tx_bytes_new": 301, "rx_bytes_new": 30}
+        assert count.snapshot() == 0
+
+    def test_a_close_that_overtakes_its_snapshot_is_not_counted_twice(self, watch):
+        with connection() as made:
+            made.client.sendall(b"x" * 100)
+            count = Count(watch, made.client_port)
+            alive = watch.snapshot()
+            made.client.close()
+            watch.ended(made.client_port, 1)
+            count.ended()
+            count.carry(alive, snapshot=True)
+        assert count.totals == {"opened": 1, "closed": 1, "tx_bytes_new": 100, "rx_bytes_new": 0}
+
+    def test_listeners_and_unfinished_handshakes_are_not_in_a_snapshot(self, watch):
+        with tcp.listening() as listener:
+            port = listener.getsockname()[1]
+            assert not (watch.snapshot()["local_port"] == port).any()
+
+    def test_every_namespace_is_in_a_snapshot(self, watch):
+        with namespace() as place, place.inside(), connection() as made:
+            alive = watch.snapshot()
+            mine = alive[alive["head"]["netns"] == place.inode]
+        assert sorted(mine["local_port"].tolist()) == sorted([made.client_port, made.server_port])
+
+
+def test_a_socket_that_is_connected_again_is_another_connection(watch):
+    with tcp.listening() as listener, socket.socket() as client:
+        for _ in range(2):
+            client.connect(listener.getsockname())
+            served = listener.accept()[0]
+            client.sendall(b"x")
+            count = Count(watch, client.getsockname()[1])
+            count.snapshot()
+            client.shutdown(socket.SHUT_RDWR)
+            served.close()
+            disconnect(client)
+        port = listener.getsockname()[1]
+        found = [end for end in watch.nothing_but(port, 4) if end["role"] == tcp.CLIENT]
+    assert [end["tx_bytes"] for end in found] == [1, 1]
+
+
+def disconnect(client):
+    """connect() to AF_UNSPEC, which Python cannot say."""
+    import ctypes  # noqa: PLC0415
+
+    assert ctypes.CDLL(None).connect(client.fileno(), bytes(16), 16) == 0
+
+
+class TestIdentity:
+    @pytest.mark.parametrize("version", ["4", "6"])
+    def test_both_ends_of_a_translated_connection_have_one_id(self, watch, version):
+        with namespace() as client, namespace() as router, namespace() as server:
+            watch.namespaces = (client.inode, server.inode)
+            client_net, server_net = ("10.1.0", "10.2.0") if version == "4" else ("fd01:", "fd02:")
+            dot, length, service = (".", 24, "10.96.0.1") if version == "4" else (":", 64, "fd96::1")
+            join(client, f"{client_net}{dot}2/{length}", router, f"{client_net}{dot}1/{length}")
+            join(server, f"{server_net}{dot}2/{length}", router, f"{server_net}{dot}1/{length}")
+            client.run("ip", f"-{version}", "route", "add", "default", "via", f"{client_net}{dot}1")
+            router.set(ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
+            backend = f"{server_net}{dot}2"
+            with server.inside():
+                listener = socket.create_server(
+                    (backend, 0), family=socket.AF_INET if version == "4" else socket.AF_INET6
+                )
+            port = listener.getsockname()[1]
+            target = f"{backend}:{port}" if version == "4" else f"[{backend}]:{port}"
+            router.run("nft", "-f", "-", feed=translate("ip" if version == "4" else "ip6", service, target))
+            with client.inside():
+                near = socket.create_connection((service, 80))
+            far = listener.accept()[0]
+            near.sendall(b"x" * 11)
+            tcp.receive(far, 11)
+            seen = {"near": near.getsockname()[:2], "far": far.getpeername()[:2]}
+            near.close()
+            far.close()
+            listener.close()
+            rows = watch.where(lambda rows: rows["kind"] == tcp.CLOSED, 2)
+        assert seen["near"] != seen["far"]
+        assert sorted(rows["role"].tolist()) == [tcp.CLIENT, tcp.SERVER]
+        ids = connection_ids(rows["client_isn"], rows["server_isn"], np.ones(2, bool), "secret")
+        assert ids[0].tobytes() == ids[1].tobytes() != bytes(16)
+
+    def test_syn_cookies_change_nothing_but_the_handshake(self, watch):
+        with namespace() as place, place.inside():
+            place.set(ipv4__tcp_syncookies=2)
+            with connection() as made:
+                made.client.sendall(b"x")
+                tcp.receive(made.server, 1)
+            rows = watch.ended_rows(made.server_port, 2)
+        rows = rows[np.argsort(rows["role"])]
+        assert rows["role"].tolist() == [tcp.CLIENT, tcp.SERVER]
+        assert (rows["client_isn"][0], rows["server_isn"][0]) == (rows["client_isn"][1], rows["server_isn"][1])
+        assert rows["handshake_ns"][0] > 0
+        assert rows["handshake_ns"][1] == 0
+
+
+def translate(family: str, service: str, backend: str) -> str:
+    return f"""table {family} nat {{
+        chain pre {{ type nat hook prerouting priority -100; {family} daddr {service} tcp dport 80 dnat to {backend}; }}
+        chain post {{ type nat hook postrouting priority 100; {family} daddr != {service} tcp dport != 0 masquerade random; }}
+    }}"""
+
+
+class TestFilters:
+    @staticmethod
+    def traffic(port=None):
+        with connection() as made:
+            made.client.close()
+        return made
+
+    def test_the_agent_itself_is_left_out_and_counted(self):
+        with watching(exclude_self=True) as watch:
+            made = self.traffic()
+            with tcp.child(lambda: None):
+                pass
+            assert watch.nothing_but(made.server_port, 0) == []
+            assert watch.count("filtered") >= 2
+
+    def test_an_excluded_port(self):
+        with tcp.listening() as listener:
+            port = listener.getsockname()[1]
+            with watching(adopt=True, ports={"exclude": [port]}) as watch:
+                made = tcp.connected(listener)
+                made.client.close()
+                made.server.close()
+                other = self.traffic()
+                assert len(watch.nothing_but(other.server_port, 2)) == 2
+                assert watch.ended(port, 0) == []
+                assert not (watch.snapshot()["local_port"] == port).any()
+
+    def test_an_included_port(self):
+        with tcp.listening() as listener:
+            port = listener.getsockname()[1]
+            with watching(adopt=True, ports={"include": [port]}) as watch:
+                other = self.traffic()
+                made = tcp.connected(listener)
+                made.client.close()
+                made.server.close()
+                assert len(watch.nothing_but(port, 2)) == 2
+                assert watch.ended(other.server_port, 0) == []
+
+    @pytest.mark.parametrize(
+        ("chosen", "seen"),
+        [
+            ({"exclude": ["127.0.0.0/8"]}, 0),
+            ({"exclude": ["10.0.0.0/8", "::1/128"]}, 2),
+            ({"include": ["127.0.0.1/32"]}, 2),
+            ({"include": ["192.0.2.0/24"]}, 0),
+            ({"include": ["0.0.0.0/0"], "exclude": ["127.0.0.0/8"]}, 0),
+        ],
+    )
+    def test_addresses(self, chosen, seen):
+        with watching(addresses=chosen) as watch:
+            made = self.traffic()
+            assert len(watch.nothing_but(made.server_port, seen)) == seen
+            assert (watch.count("filtered") >= 2) == (seen == 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from otelbpf.kernel.object import Object
 from otelbpf.kernel.ring import ring_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
 
@@ -142,6 +143,26 @@ def attach(
         yield attached
 
 
+@contextmanager
+def attach_all(
+    probes: Sequence[Probe],
+    config: Any,
+    *,
+    knobs: Mapping[str, int] = MappingProxyType({}),
+    before_attach: Callable[[Object], None] = lambda _object: None,
+) -> Iterator[list[AttachedProbe]]:
+    """Each of *probes* as `attach` gives it, in order; attached side by side, because the kernel takes some 80 ms to
+    verify one and a start should be felt by nobody. *before_attach* is called in several threads."""
+    openings = [attach(probe, config, knobs=knobs, before_attach=before_attach) for probe in probes]
+    with ExitStack() as open_:
+        with ThreadPoolExecutor(len(openings) or 1, thread_name_prefix="attach") as pool:
+            entered = [pool.submit(opening.__enter__) for opening in openings]
+        for opening, entry in zip(openings, entered, strict=True):
+            if entry.exception() is None:
+                open_.push(opening)
+        yield [entry.result() for entry in entered]
+
+
 def examine(probe: Probe, config: Any, *, path: Path | None = None) -> dict[str, str | None]:
     """Each way of the probe → why it cannot be used here, or None; each that can is attached for a moment."""
     settings = _settings(probe, config, path or object_path(probe.name), {})
@@ -200,9 +221,10 @@ def _open_way(
                 undo.pop_all()
         except Unsupported as refusal:
             dispensable = refusal.what in optional and refusal.what not in absent
-            attached.refused.append(Refusal(refusal.what if dispensable else f"way {way.name}", str(refusal)))
             if not dispensable:
+                attached.refused.append(Refusal(f"way {way.name}", str(refusal)))
                 return None
+            attached.refused.append(Refusal(refusal.what, refusal.reason))
             absent.add(refusal.what)
         else:
             attached.lost = [optional[name] for name in optional if name in absent]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 from otelbpf.errors import CannotRun
-from otelbpf.kernel.attach import attach, examine
+from otelbpf.kernel.attach import attach, attach_all, examine
 from otelbpf.probes.probe import Probe, Way
+from tests.kernel.sample import open_files
 
 GOOD = Way("good", ("produce", "on_getppid"))
 UNSAFE = Way("unsafe", ("produce", "unsafe"))
@@ -103,6 +105,34 @@ def test_counts_and_what_was_left_can_be_told_afterwards(sample):
     with attach(PROBE, CONFIG, path=sample) as attached:
         attached.sweep()
     assert attached.counts["seen"] == attached.ring.pending == 5
+
+
+def test_probes_are_attached_side_by_side_and_keep_their_order(sample, monkeypatch):
+    monkeypatch.setattr("otelbpf.kernel.attach.object_path", lambda _name: sample)
+    names = ["one", "two", "three"]
+    probes = [replace(PROBE, name=name) for name in names]
+    probes.insert(1, replace(with_ways(UNSAFE), name="refused"))
+    config = SimpleNamespace(filters=CONFIG.filters, probes=SimpleNamespace())
+    with attach_all(probes, config) as attached:
+        assert [one.probe.name for one in attached] == ["one", "refused", "two", "three"]
+        assert [one.state for one in attached] == ["attached", "failed", "attached", "attached"]
+        for one in attached:
+            one.sweep()
+    assert [one.counts["seen"] for one in attached if one.way] == [5, 5, 5]
+
+
+def test_when_one_probe_cannot_be_opened_none_stays(sample, tmp_path, monkeypatch):
+    before = open_files()
+    monkeypatch.setattr(
+        "otelbpf.kernel.attach.object_path", lambda name: tmp_path / "none.bpf.o" if name == "gone" else sample
+    )
+    with (
+        pytest.raises(CannotRun, match="`make bpf` makes it"),
+        attach_all([PROBE, replace(PROBE, name="gone")], CONFIG),
+    ):
+        pass
+    gc.collect()  # the error's frames hold the counts of the one that was attached, which outlive their object
+    assert open_files() == before
 
 
 def test_a_missing_object_is_told(tmp_path):

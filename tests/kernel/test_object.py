@@ -14,12 +14,9 @@ from otelbpf.errors import CannotRun, OtelbpfError, Unsupported, VerifierError
 from otelbpf.kernel import features
 from otelbpf.kernel.object import Object
 from otelbpf.kernel.run_time import run_time_counted
+from tests.kernel.sample import open_files
 
 TASK_ROWS = np.dtype([("key", "<u8"), ("value", "<u8")])
-
-
-def open_files() -> set[str]:
-    return {name for name in os.listdir("/proc/self/fd") if Path("/proc/self/fd", name).exists()}  # noqa: PTH208
 
 
 def opened(path: Path, *programs: str, constants=None, map_sizes=None) -> Object:

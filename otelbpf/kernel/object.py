@@ -159,7 +159,10 @@ class Object:
         mount = cgroup2_mount()
         if mount is None:
             raise Unsupported(program, "no cgroup2 file system is mounted")
-        directory = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            directory = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:  # listed, but hidden by another mount
+            raise Unsupported(program, f"the cgroup2 file system at {mount}: {error.strerror}") from error
         try:
             link: int | None = libbpf().bpf_program__attach_cgroup(handle, directory)
             return link

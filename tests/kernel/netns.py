@@ -50,7 +50,7 @@ class Namespace:
     @contextmanager
     def inside(self) -> Iterator[None]:
         """This thread is in it; sockets made here stay in it for good."""
-        with open("/proc/thread-self/ns/net", "rb") as home:
+        with Path("/proc/thread-self/ns/net").open("rb") as home:
             _enter(self.path)
             try:
                 yield

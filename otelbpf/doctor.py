@@ -1,0 +1,258 @@
+"""`otelbpf check`: what works on this node, what does not, why, and what to do. Found out by trying the real thing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from otelbpf import __version__, export
+from otelbpf.errors import CannotRun, ConfigError
+from otelbpf.kernel import capabilities, features
+from otelbpf.kernel.attach import attach, examine
+from otelbpf.kernel.libbpf import LIBRARY, libbpf
+from otelbpf.only_one import LOCK
+from otelbpf.stages import enabled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from otelbpf.config import Config
+    from otelbpf.kernel.attach import AttachedProbe
+    from otelbpf.probes.probe import Probe
+
+State = Literal["ok", "degraded", "failed"]
+SYMBOLS: dict[State, str] = {"ok": "ok      ", "degraded": "degraded", "failed": "FAILED  "}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One finding: *what* there is, and *todo* where something should be done about it."""
+
+    subject: str
+    state: State
+    what: str
+    todo: str = ""
+    vital: bool = False
+    """Whether the agent cannot run at all when this failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReport:
+    """One probe: the way in use, every other way with the reason why not (None: it would do), what is not seen."""
+
+    name: str
+    state: State
+    way: str | None
+    ways: dict[str, str | None]
+    lost: list[str]
+    refused: dict[str, str]
+    memory_bytes: int
+    ring_bytes: int
+    attach_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All findings."""
+
+    version: str = __version__
+    kernel: str = ""
+    machine: str = ""
+    rows: list[Row] = field(default_factory=list)
+    probes: list[ProbeReport] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all well, 1 something degraded, 2 cannot run."""
+        if any(row.state == "failed" and row.vital for row in self.rows):
+            return 2
+        if self.probes and all(probe.state == "failed" for probe in self.probes):
+            return 2
+        states = [row.state for row in self.rows] + [probe.state for probe in self.probes]
+        return int(any(state != "ok" for state in states))
+
+
+def report(config: Config) -> Report:
+    """Looks at everything that *config* needs. Loads and attaches each probe for a moment; changes nothing."""
+    rows = [*_machine_rows(), *(_exporter_row(config, name) for name in config.exporters)]
+    cannot = [row for row in rows if row.vital and row.state == "failed"]
+    probes = [] if cannot else [_probe_report(probe, config) for probe in enabled(config)]
+    if probes:
+        rows.append(_memory_row(probes))
+    return Report(kernel=features.kernel_release(), machine=platform.machine(), rows=rows, probes=probes)
+
+
+def _machine_rows() -> Iterator[Row]:
+    yield _needed_capabilities() or _wanted_capabilities()
+    yield _library()
+    if features.btf():
+        yield Row("BTF", "ok", str(features.VMLINUX_BTF), vital=True)
+    else:
+        yield Row(
+            "BTF",
+            "failed",
+            "the kernel does not describe its types",
+            "use a kernel with CONFIG_DEBUG_INFO_BTF=y",
+            vital=True,
+        )
+    yield _cgroup2()
+    yield _tracefs()
+    yield _other_agent()
+
+
+def _needed_capabilities() -> Row | None:
+    absent = capabilities.missing()
+    if not absent:
+        return None
+    return Row("capabilities", "failed", f"missing {', '.join(absent)}", capabilities.HOW_TO_GIVE, vital=True)
+
+
+def _wanted_capabilities() -> Row:
+    absent = capabilities.missing_recommended()
+    if not absent:
+        return Row("capabilities", "ok", f"{', '.join((*capabilities.NEEDED, *capabilities.RECOMMENDED))} held")
+    what = f"missing {', '.join(absent)}: processes of other users that are older than the agent stay nameless"
+    return Row("capabilities", "degraded", what, capabilities.HOW_TO_GIVE)
+
+
+def _library() -> Row:
+    try:
+        libbpf()
+    except CannotRun as error:
+        return Row("libbpf", "failed", str(error), "on Debian: apt-get install libbpf1", vital=True)
+    return Row("libbpf", "ok", LIBRARY, vital=True)
+
+
+def _cgroup2() -> Row:
+    mount = features.cgroup2_mount()
+    if mount is None:
+        todo = "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified; in a container: mount the host's /sys/fs/cgroup"
+        return Row("cgroup2", "degraded", "not mounted: DNS lookups are not seen", todo)
+    version1 = features.cgroup_v1_memory_mount()
+    beside = f"; containers are told by v1 at {version1}" if version1 else ""
+    return Row("cgroup2", "ok", f"{mount}{beside}")
+
+
+def _tracefs() -> Row:
+    mount = features.tracefs_mount()
+    # None of the ways in use needs it; a user's own probe or an older kernel may.
+    return Row("tracefs", "ok", str(mount) if mount else "not mounted; no probe in use needs it")
+
+
+def _other_agent() -> Row:
+    holder = lock_holder(LOCK)
+    if holder:
+        return Row(
+            "other agents",
+            "degraded",
+            f"pid {holder} runs here, and a second one would not start",
+            "stop it before you start another",
+        )
+    return Row("other agents", "ok", "none on this node")
+
+
+def lock_holder(path: Path) -> str | None:
+    """The pid of the agent that holds the lock of this node, without disturbing it; None when there is none."""
+    try:
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read(32).strip() or "unknown"
+    except OSError:
+        return None  # no such file: no agent ran here since the start of the machine
+    return None
+
+
+def _exporter_row(config: Config, name: str) -> Row:
+    subject = f"exporter {name}"
+    try:
+        reachable, sentence = export.probe(name, config.exporters[name])
+    except ConfigError as error:
+        return Row(subject, "failed", str(error), vital=True)
+    return Row(subject, "ok" if reachable else "degraded", sentence)
+
+
+def _probe_report(probe: Probe, config: Config) -> ProbeReport:
+    try:
+        with attach(probe, config) as attached:
+            return _of_attached(attached, _other_ways(probe, config, attached))
+    except CannotRun as error:
+        return ProbeReport(probe.name, "failed", None, {}, [], {"object": str(error)}, 0, 0, 0.0)
+
+
+def _other_ways(probe: Probe, config: Config, attached: AttachedProbe) -> dict[str, str | None]:
+    """Each way but the one in use → why not; those before it were tried already, those after it are tried now."""
+    if len(probe.ways) == 1 and attached.way is None:
+        return {probe.ways[0].name: attached.refused[-1].reason}
+    if len(probe.ways) == 1:
+        return {}
+    used = attached.way.name if attached.way else None
+    return {name: reason for name, reason in examine(probe, config).items() if name != used}
+
+
+def _of_attached(attached: AttachedProbe, others: dict[str, str | None]) -> ProbeReport:
+    state: dict[str, State] = {"attached": "ok", "degraded": "degraded", "failed": "failed"}
+    return ProbeReport(
+        name=attached.probe.name,
+        state=state[attached.state],
+        way=attached.way.name if attached.way else None,
+        ways=others,
+        lost=list(attached.lost),
+        refused={refusal.what: refusal.reason for refusal in attached.refused if not refusal.what.startswith("way ")},
+        memory_bytes=attached.object.memory_bytes() if attached.object else 0,
+        ring_bytes=attached.object.map("events").max_entries if attached.object else 0,
+        attach_ms=round(attached.seconds * 1000, 1),
+    )
+
+
+def _memory_row(probes: list[ProbeReport]) -> Row:
+    rings = sum(probe.ring_bytes for probe in probes)
+    maps = sum(probe.memory_bytes for probe in probes)
+    return Row("memory", "ok", f"{_size(maps)} of maps and programs in the kernel, {_size(rings)} of it rings")
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.0f} KiB"
+
+
+def as_json(report: Report) -> str:
+    """The report for a program."""
+    made: dict[str, Any] = {**asdict(report), "exit_code": report.exit_code}
+    return json.dumps(made, indent=2)
+
+
+def as_text(report: Report) -> str:
+    """The report for a person."""
+    verdict = ("all well", "something is degraded", "cannot run here")[report.exit_code]
+    lines = [f"otelbpf {report.version} on Linux {report.kernel}, {report.machine}: {verdict}", ""]
+    for row in report.rows:
+        lines += _lines(row.state, row.subject, row.what, [f"to do: {row.todo}"] if row.todo else [])
+    for probe in report.probes:
+        lines += _lines(probe.state, f"probe {probe.name}", _probe_text(probe), list(_probe_details(probe)))
+    return "\n".join(lines)
+
+
+def _probe_text(probe: ProbeReport) -> str:
+    if probe.way is None:
+        return "no way to get it on this kernel"
+    return (
+        f"by {probe.way} in {probe.attach_ms:.0f} ms; {_size(probe.memory_bytes)}, {_size(probe.ring_bytes)} of it ring"
+    )
+
+
+def _probe_details(probe: ProbeReport) -> Iterator[str]:
+    for name, reason in probe.ways.items():
+        yield f"way {name}: {reason or 'would do; the first that does is used'}"
+    for what, reason in probe.refused.items():
+        yield f"{what}: {reason}"
+    for detail in probe.lost:
+        yield f"not seen: {detail}"
+
+
+def _lines(state: State, subject: str, what: str, details: list[str]) -> list[str]:
+    return [f"{SYMBOLS[state]}  {subject:<22}  {what}", *(f"{'':<34}{detail}" for detail in details)]

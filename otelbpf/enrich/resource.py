@@ -13,6 +13,7 @@ a path of its own, and the same program in two mount namespaces is one.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -48,6 +49,12 @@ class Owner(NamedTuple):
     name: str
 
 
+@dataclass(slots=True)
+class _Held:
+    facts: Facts
+    used_ns: int
+
+
 class Resources:
     """Rows → the resource each belongs to."""
 
@@ -59,8 +66,7 @@ class Resources:
         self._cgroups = cgroups
         self._attributes = attributes
         self._forget_after_ns = int(forget_after_s * NS_PER_S)
-        self._known: Memory[Owner, Facts] = Memory(RESOURCES)
-        self._used_ns: dict[Owner, int] = {}
+        self._known: Memory[Owner, _Held] = Memory(RESOURCES)
         self._swept_ns = 0
         self._first_program: Memory[str, str] = Memory(CONTAINERS)
         self._host: dict[str, object] = {}
@@ -114,11 +120,12 @@ class Resources:
 
     def _resource(self, container: Container, head: np.void, process: Facts, now_ns: int) -> Facts:
         owner = _owner(container, process)
-        self._used_ns[owner] = now_ns
-        known = self._known.recall(owner)
-        if known is None:
-            self._known[owner] = known = Facts({**self._host, **self._of_owner(owner, container, head, process)})
-        return known
+        held = self._known.recall(owner)
+        if held is None:
+            facts = Facts({**self._host, **self._of_owner(owner, container, head, process)})
+            self._known[owner] = held = _Held(facts, now_ns)
+        held.used_ns = now_ns
+        return held.facts
 
     def _of_owner(self, owner: Owner, container: Container, head: np.void, process: Facts) -> dict[str, object]:
         if owner.kind == "container":
@@ -158,10 +165,9 @@ class Resources:
         if now_ns - self._swept_ns < self._forget_after_ns:
             return
         self._swept_ns = now_ns
-        old = [owner for owner, used_ns in self._used_ns.items() if now_ns - used_ns > self._forget_after_ns]
+        old = [owner for owner, held in self._known.items() if now_ns - held.used_ns > self._forget_after_ns]
         for owner in old:
-            del self._used_ns[owner]
-            self._known.pop(owner, None)
+            del self._known[owner]
 
 
 def _asked(head: NDArray[np.void], rows: NDArray[np.intp]) -> Iterable[tuple[int, int]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otelbpf.batch import Batch, Categorical, Facts
+from otelbpf.probes import filters
 from otelbpf.probes.probe import Attribute, Choice, Counter, Event, Known, Number, Probe, Way
 from otelbpf.signals import names
 
@@ -147,14 +148,14 @@ PROCESS: tuple[Attribute, ...] = (
 PROBE = Probe(
     name="process",
     struct="process",
-    scope="otelbpf.process",
+    scope=names.SCOPE_PROCESS,
     summary="what is executed by whom, and how every process ends",
     ways=(
         Way("tp_btf", ("executed", "exited")),
         Way("tp_btf_by_count", ("executed", "exited_by_count")),  # before 6.16
     ),
     prepare=Prepare,
-    constants=lambda _config: {},
+    constants=filters.constants,
     events=(
         Event(
             names.EVENT_PROCESS_EXEC,

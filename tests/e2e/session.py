@@ -149,6 +149,7 @@ def play(directory: Path) -> Session:
             lookups_by_dnsmasq(place, front, back)
             lookups_of_every_class(place)
             short_processes(place)
+            wait_for_timeouts(place, collector)
             place.session.ended_ns = time.time_ns()
             place.session.exit_code = agent.stop()
         place.session.summary = agent.summary
@@ -347,6 +348,18 @@ def expected_lookup(place: Stage, owner: Owner, one: dns.Lookup) -> expect.Expec
         cnames=["real.load.test"] if letter == "c" else None, ttl=60 if answers else None, answers=answers,
     )
     return expected.but(otelbpf__dns__truncated=True) if letter == "t" else expected
+
+
+def wait_for_timeouts(place: Stage, collector: Collector) -> None:
+    """A lookup without an answer is told after its time; what never comes is told by the tests."""
+    unanswered = sum(one.exact.get("error.type") == "timeout" for one in place.session.expected)
+    asker = place.directory / "e2e-asker"
+
+    def is_timeout(record: Record) -> bool:
+        return record["error.type"] == "timeout" and record["process.executable.name"] == asker.name
+
+    with suppress(TimeoutError):
+        collector.wait_for_records(is_timeout, unanswered)
 
 
 def short_processes(place: Stage) -> None:

@@ -24,11 +24,13 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 
 def test_every_network_event_is_there_once_and_whole(session: Session, protocol: Protocol) -> None:
-    assert expect.differences(session.expected, session.network_records(protocol)) == []
+    found = expect.differences(session.expected, session.network_records(protocol))
+    assert not found, "\n".join(found)
 
 
 def test_every_process_event_is_there_once_and_whole(session: Session, protocol: Protocol) -> None:
-    assert expect.differences(session.processes, session.process_records(protocol)) == []
+    found = expect.differences(session.processes, session.process_records(protocol))
+    assert not found, "\n".join(found)
 
 
 def test_nothing_came_twice(session: Session, protocol: Protocol) -> None:

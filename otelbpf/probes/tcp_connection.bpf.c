@@ -69,8 +69,9 @@ static __always_inline void failed(struct sock *sk, struct connection *connectio
 	event = record(sk, tcp, connection, KIND_FAILED);
 	if (!event)
 		return;
-	event->start_ns = connection->adopted ? 0 : connection->owner.time_ns;
-	event->handshake_ns = connection->adopted ? 0 : event->head.time_ns - connection->owner.time_ns;
+	event->role = ROLE_CLIENT;
+	event->start_ns = connection->owner.time_ns; /* 0 when adopted */
+	event->handshake_ns = event->start_ns ? event->head.time_ns - event->start_ns : 0;
 	event->error = sk->sk_err ?: sk->sk_err_soft ?: ECANCELED;
 	bpf_ringbuf_submit(event, 0);
 }
@@ -155,14 +156,33 @@ int BPF_PROG(tcp_reset_sent, struct sock *sk)
 	return 0;
 }
 
-/* In the process that reads or writes, after the call. Every send and receive of the machine comes by. */
+/* For a socket that is older than the agent; NULL if it is not connected and does not listen. */
+static __always_inline struct connection *adopted(struct sock *sk)
+{
+	__u16 family = sk->__sk_common.skc_family;
+	__u8 state = sk->__sk_common.skc_state;
+	struct connection *connection;
+	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+
+	if (!tcp || state == TCP_CLOSE || (family != AF_INET && family != AF_INET6))
+		return NULL;
+	connection = bpf_sk_storage_get(&connections, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!connection)
+		return NULL;
+	connection->adopted = 1;
+	connection->role = state == TCP_LISTEN ? ROLE_SERVER : role_by_counters(tcp, state);
+	return connection;
+}
+
+/* In the process that reads or writes, after the call. Every send and receive of the machine comes by. What the
+ * adoption could not find, since no process had it open (not yet accepted, on its way to another), is adopted here. */
 static __always_inline int used(struct sock *sk)
 {
 	struct connection *connection;
 
 	if (!is_tcp(sk))
 		return 0;
-	connection = bpf_sk_storage_get(&connections, sk, NULL, 0);
+	connection = bpf_sk_storage_get(&connections, sk, NULL, 0) ?: adopted(sk);
 	if (!connection || connection->owned || sk->__sk_common.skc_state == TCP_LISTEN)
 		return 0;
 	owned_by_current(connection, sk);
@@ -225,11 +245,6 @@ int connect_returned(struct trace_event_raw_sys_exit *context)
 	return 0;
 }
 
-static __always_inline bool is_inet(const struct sock *sk)
-{
-	return sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6;
-}
-
 /* What exists when the agent starts: the first process that holds the socket is taken for its owner until one reads
  * or writes. Listeners too, so that what they accept has an owner. May be called again for the same file. */
 SEC("iter/task_file")
@@ -238,26 +253,18 @@ int tcp_adopt(struct bpf_iter__task_file *context)
 	struct task_struct *task = context->task;
 	struct file *file = context->file;
 	struct connection *connection;
-	struct tcp_sock *tcp;
 	struct socket *socket;
 	struct sock *sk;
-	__u8 state;
 
 	if (!task || !file)
 		return 0;
 	socket = bpf_sock_from_file(file);
 	sk = socket ? socket->sk : NULL;
-	if (!sk || !is_tcp(sk) || !is_inet(sk))
+	if (!sk || !is_tcp(sk) || bpf_sk_storage_get(&connections, sk, NULL, 0))
 		return 0;
-	state = sk->__sk_common.skc_state;
-	tcp = bpf_skc_to_tcp_sock(sk);
-	if (!tcp || state == TCP_CLOSE || bpf_sk_storage_get(&connections, sk, NULL, 0))
-		return 0;
-	connection = bpf_sk_storage_get(&connections, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	connection = adopted(sk);
 	if (!connection)
 		return 0;
-	connection->adopted = 1;
-	connection->role = state == TCP_LISTEN ? ROLE_SERVER : role_by_counters(tcp, state);
 	connection->owner.cgroup_id = cgroup_id_of(task);
 	connection->owner.executable = executable_of(task);
 	connection->owner.pid = task->tgid;

@@ -182,6 +182,20 @@ class TestResets:
             {"rx_bytes": 20, "close_reason": FIN_REMOTE, "tx_resets": 1},
         )
 
+    def test_for_data_that_nobody_will_read(self, watch):
+        with connection() as made:
+            made.client.close()
+            assert made.server.recv(1) == b""
+            made.server.sendall(b"y")
+            watch.ended(made.server_port, 1)
+            select.select([made.server], [], [], 5)
+            with pytest.raises(BrokenPipeError):
+                made.server.sendall(b"y")
+        assert watch.nothing_but(made.server_port, 2) == made.ends(
+            {"close_reason": FIN_LOCAL},
+            {"tx_bytes": 1, "close_reason": FIN_REMOTE, "rx_resets": 1, "error": errno.ECONNRESET},
+        )
+
     def test_of_an_orphan_nobody_is_told(self, watch):
         with connection() as made:
             made.client.close()
@@ -300,6 +314,19 @@ class TestOlderThanTheAgent:
             assert watch.nothing_but(made.server_port, 2) == made.ends(
                 {"close_reason": FIN_LOCAL}, {"close_reason": FIN_REMOTE}
             )
+
+    def test_one_that_nobody_had_accepted_yet_is_adopted_by_who_reads_it(self):
+        with tcp.listening() as listener, socket.create_connection(listener.getsockname()) as client:
+            with watching(adopt=True) as watch:
+                made = tcp.Connection(client, listener.accept()[0])
+                client.sendall(b"x")
+                tcp.receive(made.server, 1)
+                client.close()
+                made.server.close()
+                assert watch.nothing_but(made.server_port, 2) == made.ends(
+                    {"tx_bytes": 1, "close_reason": FIN_LOCAL, "adopted": 1},
+                    {"rx_bytes": 1, "close_reason": FIN_REMOTE, "adopted": 1},
+                )
 
     def test_bytes_count_from_adoption_on(self):
         with connection() as made:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from otelbpf.config import Config
     from otelbpf.export.queue import QueueSize, SignalLedger
     from otelbpf.export.request import Request
+    from otelbpf.export.sender import Watcher
 
 
 __all__ = ["Exporter", "Exporters", "exporters", "probe", "sender"]
@@ -28,6 +29,9 @@ class Exporter(Protocol):
     """Takes requests and accounts for them. A context manager."""
 
     name: str
+    component: str
+    """otel.component.type."""
+    watchers: list[Watcher]
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
@@ -80,6 +84,15 @@ class Exporters:
     def flush_within(self, seconds: float) -> bool:
         """`flush` with the time that it may take."""
         return self.flush(time.monotonic() + seconds)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Lets *watcher* know how exporting goes."""
+        for member in self.members:
+            member.watchers.append(watcher)
+
+    def components(self) -> dict[str, str]:
+        """Exporter → otel.component.type."""
+        return {member.name: member.component for member in self.members}
 
     def ledger(self) -> dict[tuple[str, str], SignalLedger]:
         """(exporter, signal) → its account; each exporter's of one moment."""

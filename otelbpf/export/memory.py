@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from otelbpf.export.queue import QueueSize
     from otelbpf.export.request import Request
+    from otelbpf.export.sender import Watcher
 
 Value = str | bool | int | float | bytes | list[Any] | dict[str, Any] | None
 
@@ -53,6 +54,8 @@ class Memory:
     """Takes every request at once; what came is in `requests`, decoded by `logs()` and `points()`."""
 
     name: str = "memory"
+    component: str = "otelbpf_memory"
+    watchers: list[Watcher] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -65,6 +68,8 @@ class Memory:
     def export(self, request: Request) -> None:
         with self._lock:
             self.requests.append(request)
+        for watcher in self.watchers:
+            watcher.acknowledged(self.name, request)
 
     def begin_flush(self, deadline: float) -> None:
         pass

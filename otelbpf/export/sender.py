@@ -88,6 +88,7 @@ class Sender:
     ) -> None:
         self.name = name
         self.transport = transport
+        self.component = transport.component
         self.signals = frozenset(signals)
         self.watchers: list[Watcher] = []
         self._queue = Queue(max_bytes)

@@ -217,6 +217,7 @@ OTELBPF_MAP_NAME = AttributeName("otelbpf.map.name", "str")
 OTELBPF_CACHE_NAME = AttributeName("otelbpf.cache.name", "str")
 OTELBPF_CACHE_RESULT = AttributeName("otelbpf.cache.result", "str", "hit, miss, evicted")
 OTELBPF_METRIC_NAME = AttributeName("otelbpf.metric.name", "str")
+CPU_MODE = AttributeName("cpu.mode", "str", "user, system", registry=True)
 
 EVENT_TCP_CONNECTION_CLOSED = EventName("otelbpf.tcp.connection.closed", "a TCP connection that was established ended")
 EVENT_TCP_CONNECTION_FAILED = EventName("otelbpf.tcp.connection.failed", "a connect did not succeed")

@@ -1,0 +1,180 @@
+"""The agent's own metrics: which number goes under which name, with which attributes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from otelbpf.signals import names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from otelbpf.export.numbers import AgentNumbers, OwnProcess
+    from otelbpf.signals.name import MetricName
+
+Observed = tuple[float, dict[str, str]]
+
+EXPORTED = {
+    "logs": names.METRIC_OTEL_SDK_EXPORTER_LOG_EXPORTED,
+    "metrics": names.METRIC_OTEL_SDK_EXPORTER_METRIC_DATA_POINT_EXPORTED,
+    "traces": names.METRIC_OTEL_SDK_EXPORTER_SPAN_EXPORTED,
+}
+INFLIGHT = {
+    "logs": names.METRIC_OTEL_SDK_EXPORTER_LOG_INFLIGHT,
+    "metrics": names.METRIC_OTEL_SDK_EXPORTER_METRIC_DATA_POINT_INFLIGHT,
+    "traces": names.METRIC_OTEL_SDK_EXPORTER_SPAN_INFLIGHT,
+}
+
+
+class Reading(NamedTuple):
+    """What is read once for each collection, so that the ledgers balance in every export."""
+
+    agent: AgentNumbers
+    process: OwnProcess
+    components: Mapping[str, str]
+    """Exporter → otel.component.type."""
+
+
+def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable[Observed]]]]:
+    """Every metric with the function that gives its points."""
+    yield names.METRIC_OTELBPF_AGENT_KERNEL_EVENTS, kernel_events
+    yield names.METRIC_OTELBPF_AGENT_EVENTS, events
+    yield names.METRIC_OTELBPF_AGENT_PENDING, pending
+    for signal, metric in EXPORTED.items():
+        yield metric, _of_signal(exported, signal)
+        yield INFLIGHT[signal], _of_signal(inflight, signal)
+    yield names.METRIC_OTELBPF_AGENT_QUEUE_SIZE, queue_size
+    yield names.METRIC_OTELBPF_AGENT_QUEUE_CAPACITY, queue_capacity
+    yield names.METRIC_OTELBPF_AGENT_PROBE_STATUS, probe_status
+    yield names.METRIC_OTELBPF_AGENT_PROBE_RUN_TIME, probe_run_time
+    yield names.METRIC_OTELBPF_AGENT_PROBE_RUNS, probe_runs
+    yield names.METRIC_OTELBPF_AGENT_MAP_ENTRIES, map_entries
+    yield names.METRIC_OTELBPF_AGENT_MAP_CAPACITY, map_capacity
+    yield names.METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS, enrichment_lookups
+    yield names.METRIC_OTELBPF_AGENT_SERIES, series
+    yield names.METRIC_PROCESS_CPU_TIME, cpu_time
+    yield names.METRIC_PROCESS_MEMORY_USAGE, memory_usage
+    yield names.METRIC_PROCESS_UNIX_FILE_DESCRIPTOR_COUNT, descriptors
+
+
+def kernel_events(reading: Reading) -> Iterator[Observed]:
+    for probe, ledger in reading.agent.events.items():
+        yield ledger.seen, {names.OTELBPF_PROBE_NAME: probe}
+
+
+def events(reading: Reading) -> Iterator[Observed]:
+    for probe, ledger in reading.agent.events.items():
+        for outcome in ("processed", "filtered", "throttled", "undecodable"):
+            yield getattr(ledger, outcome), {names.OTELBPF_PROBE_NAME: probe, names.OTELBPF_EVENT_OUTCOME: outcome}
+        for reason, count in ledger.lost.items():
+            yield (
+                count,
+                {
+                    names.OTELBPF_PROBE_NAME: probe,
+                    names.OTELBPF_EVENT_OUTCOME: "lost",
+                    names.ERROR_TYPE: reason,
+                },
+            )
+
+
+def pending(reading: Reading) -> Iterator[Observed]:
+    for probe, ledger in reading.agent.events.items():
+        yield ledger.pending, {names.OTELBPF_PROBE_NAME: probe}
+
+
+def exported(reading: Reading, signal: str) -> Iterator[Observed]:
+    for (exporter, of_signal), ledger in reading.agent.records.items():
+        if of_signal == signal:
+            component = _component(reading, exporter)
+            yield ledger.accepted, component
+            for reason, count in ({"rejected": ledger.rejected} | dict(ledger.dropped)).items():
+                yield count, component | {names.ERROR_TYPE: reason}
+
+
+def inflight(reading: Reading, signal: str) -> Iterator[Observed]:
+    """By the registry: given to the exporter and without an outcome, so those that wait too."""
+    for (exporter, of_signal), ledger in reading.agent.records.items():
+        if of_signal == signal:
+            yield ledger.queued, _component(reading, exporter)
+
+
+def queue_size(reading: Reading) -> Iterator[Observed]:
+    for (exporter, signal), size in reading.agent.queues.items():
+        yield size.size_bytes, {names.OTELBPF_QUEUE_NAME: f"{exporter}/{signal}"}
+
+
+def queue_capacity(reading: Reading) -> Iterator[Observed]:
+    for (exporter, signal), size in reading.agent.queues.items():
+        yield size.capacity_bytes, {names.OTELBPF_QUEUE_NAME: f"{exporter}/{signal}"}
+
+
+def probe_status(reading: Reading) -> Iterator[Observed]:
+    for probe, way, state in reading.agent.statuses:
+        attributes: dict[str, str] = {names.OTELBPF_PROBE_NAME: probe, names.OTELBPF_PROBE_STATE: state}
+        yield 1, attributes | ({names.OTELBPF_PROBE_WAY: way} if way else {})
+
+
+def probe_run_time(reading: Reading) -> Iterator[Observed]:
+    for probe, (nanoseconds, _) in reading.agent.run_times.items():
+        yield nanoseconds / 1e9, {names.OTELBPF_PROBE_NAME: probe}
+
+
+def probe_runs(reading: Reading) -> Iterator[Observed]:
+    for probe, (_, runs) in reading.agent.run_times.items():
+        yield runs, {names.OTELBPF_PROBE_NAME: probe}
+
+
+def map_entries(reading: Reading) -> Iterator[Observed]:
+    for name, (entries, _) in reading.agent.maps.items():
+        yield entries, {names.OTELBPF_MAP_NAME: name}
+
+
+def map_capacity(reading: Reading) -> Iterator[Observed]:
+    for name, (_, capacity) in reading.agent.maps.items():
+        yield capacity, {names.OTELBPF_MAP_NAME: name}
+
+
+def enrichment_lookups(reading: Reading) -> Iterator[Observed]:
+    for cache, (hits, misses, evictions, _) in reading.agent.caches.items():
+        for result, count in (("hit", hits), ("miss", misses), ("evicted", evictions)):
+            yield count, {names.OTELBPF_CACHE_NAME: cache, names.OTELBPF_CACHE_RESULT: result}
+
+
+def series(reading: Reading) -> Iterator[Observed]:
+    for metric, count in reading.agent.series.items():
+        yield count, {names.OTELBPF_METRIC_NAME: metric}
+
+
+def cpu_time(reading: Reading) -> Iterator[Observed]:
+    yield reading.process.user_s, {names.CPU_MODE: "user"}
+    yield reading.process.system_s, {names.CPU_MODE: "system"}
+
+
+def memory_usage(reading: Reading) -> Iterator[Observed]:
+    yield reading.process.resident_bytes, {}
+
+
+def descriptors(reading: Reading) -> Iterator[Observed]:
+    yield reading.process.descriptors, {}
+
+
+def _of_signal(
+    points: Callable[[Reading, str], Iterator[Observed]], signal: str
+) -> Callable[[Reading], Iterator[Observed]]:
+    return lambda reading: points(reading, signal)
+
+
+def _component(reading: Reading, exporter: str) -> dict[str, str]:
+    kind = reading.components.get(exporter, "")
+    named: dict[str, str] = {names.OTEL_COMPONENT_NAME: exporter}
+    return named | ({names.OTEL_COMPONENT_TYPE: kind} if kind else {})
+
+
+def observe(meter: Any, metric: MetricName, callback: Callable[[Any], Iterable[Any]]) -> None:
+    """Creates the observable instrument that *metric* is."""
+    create = {
+        "Counter": meter.create_observable_counter,
+        "UpDownCounter": meter.create_observable_up_down_counter,
+        "Gauge": meter.create_observable_gauge,
+    }[metric.instrument]
+    create(str(metric), [callback], unit=metric.unit, description=metric.description)

@@ -1,0 +1,80 @@
+"""What the agent counts about itself, as plain numbers: the content of its own metrics."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from otelbpf.export.queue import QueueSize, SignalLedger
+    from otelbpf.ledger import EventLedger
+
+State = Literal["attached", "degraded", "failed", "off"]
+
+
+class ProbeStatus(NamedTuple):
+    """How one probe is doing; *way* is empty when it has none."""
+
+    probe: str
+    way: str
+    state: State
+
+
+class RunTime(NamedTuple):
+    """What the kernel programs of one probe have cost so far, as bpf_stats counts it."""
+
+    nanoseconds: int
+    runs: int
+
+
+class MapFill(NamedTuple):
+    entries: int
+    capacity: int
+
+
+class CacheUse(NamedTuple):
+    hits: int
+    misses: int
+    evictions: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentNumbers:
+    """All of it, at one moment. What is not known is left empty."""
+
+    events: Mapping[str, EventLedger] = field(default_factory=dict)
+    """Probe → its event ledger."""
+    records: Mapping[tuple[str, str], SignalLedger] = field(default_factory=dict)
+    """(exporter, signal) → its record ledger."""
+    queues: Mapping[tuple[str, str], QueueSize] = field(default_factory=dict)
+    statuses: Sequence[ProbeStatus] = ()
+    run_times: Mapping[str, RunTime] = field(default_factory=dict)
+    """Probe → cost; empty while bpf_stats is off."""
+    maps: Mapping[str, MapFill] = field(default_factory=dict)
+    caches: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    """Cache → CacheUse or a tuple like it."""
+    series: Mapping[str, int] = field(default_factory=dict)
+    """Metric → series kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnProcess:
+    """What this process uses."""
+
+    user_s: float
+    system_s: float
+    resident_bytes: int
+    descriptors: int
+
+
+def own_process(proc: Path = Path("/proc/self")) -> OwnProcess:
+    """Reads it from /proc."""
+    times = os.times()
+    resident_pages = int((proc / "statm").read_text().split()[1])
+    descriptors = sum(1 for _ in (proc / "fd").iterdir()) - 1  # one is the directory being read
+    return OwnProcess(times.user, times.system, resident_pages * os.sysconf("SC_PAGE_SIZE"), descriptors)

@@ -1,0 +1,265 @@
+"""The agent's signals about itself: its ledgers and costs as metrics, what happens to it as events.
+
+They go to the first OTLP exporter's peer, through OpenTelemetry's SDK. Nothing here may delay or block the line: the
+SDK is imported by a thread of its own after the probes are attached, and what is told before it is there is kept.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from otelbpf import __version__
+from otelbpf.config import Console
+from otelbpf.errors import OtelbpfError
+from otelbpf.export.instruments import Reading, all_instruments, observe
+from otelbpf.export.numbers import own_process
+from otelbpf.signals import names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from otelbpf.config import Config, OtlpGrpc, OtlpHttp
+    from otelbpf.export import Exporters
+    from otelbpf.export.numbers import AgentNumbers
+    from otelbpf.export.request import Request
+    from otelbpf.export.sdk import Sdk
+    from otelbpf.signals.name import EventName
+
+INFO, WARN, ERROR = 9, 13, 17
+KEPT = 1000
+"""Events and lags that are kept until the SDK is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    name: EventName
+    severity: int
+    body: str
+    attributes: Mapping[str, Any]
+    time_ns: int
+
+
+class Telemetry:
+    """Sends the agent's own signals, when `telemetry.enabled` and there is a peer for them.
+
+    A context manager; between enter and exit `read` is called every `telemetry.interval` and once at the end, from
+    another thread, and must not wait. *outputs* are watched for what becomes of requests.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        outputs: Exporters,
+        read: Callable[[], AgentNumbers],
+        *,
+        host_name: str | None = None,
+        host_id: str | None = None,
+    ) -> None:
+        self._config = config
+        self._read = read
+        self._outputs = outputs
+        self._peer = _first_peer(config) if config.telemetry.enabled else None
+        self._resource = own_resource(config, host_name, host_id)
+        self._reading: Reading | None = None
+        self._losses: Counter[tuple[str, ...]] = Counter()
+        self._messages: dict[tuple[str, ...], str] = {}
+        self._lock = threading.Lock()
+        self._told: deque[_Told] = deque(maxlen=KEPT)
+        self._lags: deque[float] = deque(maxlen=KEPT)
+        self._emit: Callable[[_Told], None] = self._told.append
+        self._record_lag: Callable[[float], None] = self._lags.append
+        self._sdk: Sdk | None = None
+        self._closed = False
+        self._starting = threading.Thread(target=self._start, name="telemetry", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._peer is not None:
+            self._outputs.watch(self)
+            self._starting.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close(time.monotonic())
+
+    def started(self, sentence: str) -> None:
+        self._tell(names.EVENT_AGENT_STARTED, INFO, sentence)
+
+    def stopped(self, sentence: str) -> None:
+        self._tell(names.EVENT_AGENT_STOPPED, INFO, sentence)
+
+    def probe_failed(self, probe: str, reason: str) -> None:
+        self._tell(names.EVENT_AGENT_PROBE_FAILED, ERROR, f"{probe}: {reason}", {names.OTELBPF_PROBE_NAME: probe})
+
+    def close(self, deadline: float) -> bool:
+        """Sends the last numbers and events until *deadline* (time.monotonic); says whether they were sent by then.
+
+        `read` must still work. May be called twice.
+        """
+        if self._peer is None or self._closed:
+            return True
+        self._starting.join(max(0.0, deadline - time.monotonic()))
+        with self._lock:
+            self._closed = True
+            sdk = self._sdk
+        if sdk is None:
+            return False
+        self._tell_losses(self._read())
+        return sdk.close(deadline)
+
+    # What exporters tell (sender.Watcher)
+
+    def acknowledged(self, exporter: str, request: Request) -> None:
+        if self._peer is not None and exporter == self._peer[0] and request.signal != "metrics":
+            lag_s = max(0.0, (time.time_ns() - request.oldest_ns) / 1e9)
+            with self._lock:
+                self._record_lag(lag_s)
+
+    def down(self, exporter: str, sentence: str) -> None:
+        self._tell(names.EVENT_AGENT_EXPORTER_DOWN, WARN, sentence, self._component(exporter))
+
+    def up(self, exporter: str) -> None:
+        self._tell(
+            names.EVENT_AGENT_EXPORTER_UP, INFO, f"exporter {exporter}: the peer answers again", self._component(exporter)
+        )
+
+    def lost(self, exporter: str, signal: str, reason: str, items: int, message: str) -> None:
+        if message:  # the items are in the ledger
+            self._messages[exporter, signal, reason] = message
+
+    # In the thread that starts it, and in the SDK's
+
+    def _start(self) -> None:
+        from otelbpf.export.sdk import Sdk
+
+        peer = self._peer
+        if peer is None:
+            return
+        name, settings = peer
+        try:
+            sdk = Sdk(name, settings, self._resource, self._config.telemetry.interval)
+        except OtelbpfError:
+            return  # the exporter of the same settings has said it
+        self._observe(sdk.meter())
+        with self._lock:
+            if not self._closed:
+                self._sdk = sdk
+                self._let_lags_through(sdk.meter())
+                self._let_events_through(sdk.logger())
+                return
+        sdk.close(time.monotonic())
+
+    def _observe(self, meter: Any) -> None:
+        from opentelemetry.metrics import Observation
+
+        def callback(
+            points: Callable[[Reading], Iterable[tuple[float, dict[str, str]]]], *, first: bool
+        ) -> Callable[[Any], Iterable[Observation]]:
+            def observe_all(_: Any) -> Iterable[Observation]:
+                # Instruments are asked in the order of their making: the first reads, the others see the same moment.
+                reading = self._reading = self._new_reading() if first or self._reading is None else self._reading
+                return [Observation(value, attributes) for value, attributes in points(reading)]
+
+            return observe_all
+
+        for number, (metric, points) in enumerate(all_instruments()):
+            observe(meter, metric, callback(points, first=number == 0))
+
+    def _let_lags_through(self, meter: Any) -> None:
+        lag = names.METRIC_OTELBPF_AGENT_EVENT_LAG
+        histogram = meter.create_histogram(
+            str(lag), lag.unit, lag.description, explicit_bucket_boundaries_advisory=list(lag.bounds)
+        )
+        self._record_lag = histogram.record
+        while self._lags:
+            histogram.record(self._lags.popleft())
+
+    def _let_events_through(self, logger: Any) -> None:
+        from opentelemetry._logs import SeverityNumber
+
+        def emit(told: _Told) -> None:
+            logger.emit(
+                timestamp=told.time_ns,
+                observed_timestamp=told.time_ns,
+                severity_number=SeverityNumber(told.severity),
+                body=told.body,
+                attributes=dict(told.attributes),
+                event_name=str(told.name),
+            )
+
+        self._emit = emit
+        while self._told:
+            emit(self._told.popleft())
+
+    def _new_reading(self) -> Reading:
+        agent = self._read()
+        self._tell_losses(agent)
+        return Reading(agent, own_process(), self._outputs.components())
+
+    def _tell_losses(self, agent: AgentNumbers) -> None:
+        """One event for each kind of loss that grew since the last reading, with how much it grew."""
+        for kind, total in _losses(agent):
+            grown = total - self._losses[kind]
+            self._losses[kind] = total
+            if grown > 0:
+                self._tell_loss(kind, grown)
+
+    def _tell_loss(self, kind: tuple[str, ...], count: int) -> None:
+        if len(kind) == 2:
+            probe, reason = kind
+            attributes: dict[str, Any] = {names.OTELBPF_PROBE_NAME: probe, names.ERROR_TYPE: reason}
+            body = f"{count} events of {probe} lost: {reason}"
+        else:
+            exporter, signal, reason = kind
+            attributes = self._component(exporter) | {names.ERROR_TYPE: reason}
+            said = self._messages.pop(kind, "")
+            body = f"{count} {signal} lost at exporter {exporter}: {reason}" + (f" ({said})" if said else "")
+        self._tell(names.EVENT_AGENT_DATA_LOST, WARN, body, attributes)
+
+    def _tell(self, name: EventName, severity: int, body: str, attributes: Mapping[str, Any] | None = None) -> None:
+        if self._peer is None:
+            return
+        said = dict(attributes or {})
+        if self._config.logs.event_name_attribute:
+            said[names.OTEL_EVENT_NAME] = str(name)
+        told = _Told(name, severity, body, said, time.time_ns())
+        with self._lock:
+            self._emit(told)
+
+    def _component(self, exporter: str) -> dict[str, Any]:
+        kind = self._outputs.components().get(exporter)
+        named: dict[str, Any] = {names.OTEL_COMPONENT_NAME: exporter}
+        return named | ({names.OTEL_COMPONENT_TYPE: kind} if kind else {})
+
+
+def own_resource(config: Config, host_name: str | None, host_id: str | None) -> dict[str, Any]:
+    """Who the agent is; the SDK adds telemetry.sdk.*."""
+    known = {
+        names.HOST_NAME: host_name,
+        names.HOST_ID: host_id,
+        names.SERVICE_NAME: "otelbpf",
+        names.SERVICE_VERSION: __version__,
+        names.SERVICE_INSTANCE_ID: host_id or host_name,
+        names.TELEMETRY_DISTRO_NAME: "otelbpf",
+        names.TELEMETRY_DISTRO_VERSION: __version__,
+    }
+    return dict(config.resource.attributes) | {str(name): value for name, value in known.items() if value}
+
+
+def _first_peer(config: Config) -> tuple[str, OtlpGrpc | OtlpHttp] | None:
+    for name, settings in config.exporters.items():
+        if not isinstance(settings, Console):
+            return name, settings
+    return None
+
+
+def _losses(agent: AgentNumbers) -> Iterable[tuple[tuple[str, ...], int]]:
+    for probe, events in agent.events.items():
+        for reason, count in events.lost.items():
+            yield (probe, reason), count
+    for (exporter, signal), records in agent.records.items():
+        for reason, count in ({"rejected": records.rejected} | dict(records.dropped)).items():
+            yield (exporter, signal, reason), count

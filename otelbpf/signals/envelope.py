@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -82,8 +82,14 @@ class Table:
     ) -> None:
         self.encoder = encoder
         self.levels = levels
+        self.levels_size = sum(level.size for level in levels)
         self.starts: list[int] = starts.tolist()
         self._ends = np.concatenate(([0], np.cumsum(sizes)))
+        self._resource_ends: list[int] = self._ends[starts].tolist()
+
+    def resource_size(self, number: int) -> int:
+        """The bytes of all items of one resource."""
+        return self._resource_ends[number + 1] - self._resource_ends[number]
 
     def size(self, first: int, last: int) -> int:
         return int(self._ends[last] - self._ends[first])
@@ -103,28 +109,46 @@ class Cell:
     last: int
 
 
+class Filling:
+    """The request that is being filled."""
+
+    def __init__(self) -> None:
+        self.cells: list[Cell] = []
+        self._size = 0
+
+    def take(self, resource: Level, number: int, table: Table, first: int) -> int:
+        """Takes what fits of a resource's items from *first* on, and says where it stopped."""
+        last = table.starts[number + 1]
+        cost = table.levels_size
+        if not self.cells or self.cells[-1].resource is not resource:
+            cost += resource.size
+        room = TARGET_BYTES - self._size - cost
+        size = table.resource_size(number)
+        if size > room or first != table.starts[number]:
+            last = table.fitting(first, last, room)
+            if last == first and self.cells:
+                return first
+            last = max(last, first + 1)
+            size = table.size(first, last)
+        self.cells.append(Cell(resource, table, first, last))
+        self._size += cost + size
+        return last
+
+
 def requests(signal: str, resources: Sequence[Level], tables: Sequence[Table]) -> Iterator[Request]:
     """Everything in *tables*, each resource once in a request; encoded a request at a time."""
-    cells: list[Cell] = []
-    size = 0
+    filling = Filling()
     for number, resource in enumerate(resources):
         for table in tables:
-            first, last = table.starts[number], table.starts[number + 1]
-            while first < last:
-                cost = sum(level.size for level in table.levels)
-                if not cells or cells[-1].resource is not resource:
-                    cost += resource.size
-                stop = table.fitting(first, last, TARGET_BYTES - size - cost)
-                if stop == first and cells:
-                    yield _request(signal, cells)
-                    cells, size = [], 0
-                    continue
-                stop = max(stop, first + 1)
-                cells.append(Cell(resource, table, first, stop))
-                size += cost + table.size(first, stop)
-                first = stop
-    if cells:
-        yield _request(signal, cells)
+            position = table.starts[number]
+            while position < table.starts[number + 1]:
+                stop = filling.take(resource, number, table, position)
+                if stop == position:
+                    yield _request(signal, filling.cells)
+                    filling = Filling()
+                position = stop
+    if filling.cells:
+        yield _request(signal, filling.cells)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,29 +173,45 @@ def _request(signal: str, cells: Sequence[Cell]) -> Request:
         pieces = items.pieces[first * items.stride : last * items.stride]
         size = ends[cell.table][last] - ends[cell.table][first]
         runs.append(Run((cell.resource, *cell.table.levels), pieces, size))
-    pieces = []
-    _write(runs, 0, pieces)
+    chunks: list[Sequence[bytes]] = []
+    _write(runs, 0, chunks)
     return Request(
         signal,
-        b"".join(pieces),
+        b"".join(chain.from_iterable(chunks)),
         sum(cell.last - cell.first for cell in cells),
         min(table.encoder.oldest_ns(*bounds) for table, bounds in ranges.items()),
     )
 
 
-def _write(runs: Sequence[Run], depth: int, pieces: list[bytes]) -> int:
-    """Appends *runs*, from depth *depth* on, to *pieces* and returns their bytes."""
+def _write(runs: Sequence[Run], depth: int, chunks: list[Sequence[bytes]]) -> int:
+    """Appends *runs*, from depth *depth* on, to *chunks* and returns their bytes."""
+    if len(runs) == 1:
+        return _write_one(runs[0], depth, chunks)
     written = 0
     for level, group in groupby(runs, key=lambda run: run.path[depth] if depth < len(run.path) else None):
         if level is None:
             for run in group:
-                pieces.extend(run.pieces)
+                chunks.append(run.pieces)
                 written += run.size
             continue
-        header_at = len(pieces)
-        pieces.append(b"")  # its length is known when what it holds is
-        inner = _write(list(group), depth + 1, pieces) + len(level.prefix) + len(level.suffix)
-        pieces[header_at] = level.tag + wire.varint(inner) + level.prefix
-        pieces.append(level.suffix)
-        written += inner + len(pieces[header_at]) - len(level.prefix)
+        header_at = len(chunks)
+        chunks.append(())  # the length in it is known when what it holds is
+        inner = _write(list(group), depth + 1, chunks) + len(level.prefix) + len(level.suffix)
+        frame = level.tag + wire.varint(inner)
+        chunks[header_at] = (frame, level.prefix)
+        chunks.append((level.suffix,))
+        written += inner + len(frame)
     return written
+
+
+def _write_one(run: Run, depth: int, chunks: list[Sequence[bytes]]) -> int:
+    """The same for a single run, from the inside out: with many resources most have one run at each depth."""
+    size, before, after = run.size, b"", b""
+    for level in reversed(run.path[depth:]):
+        inner = size + len(level.prefix) + len(level.suffix)
+        frame = level.tag + wire.varint(inner)
+        before = frame + level.prefix + before
+        after += level.suffix
+        size = inner + len(frame)
+    chunks += ((before,), run.pieces, (after,))
+    return size

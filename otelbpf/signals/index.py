@@ -92,6 +92,8 @@ class Index:
         self._slots: NDArray[np.int32] = np.empty(0, np.int32)
         self._made: dict[int, int] = {}
         self._free = list(range(_FIRST_CAPACITY - 1, -1, -1))
+        self._key_of: Keys = np.zeros(_FIRST_CAPACITY, np.uint64)
+        self._look_back(_FIRST_CAPACITY)
         self.capacity = _FIRST_CAPACITY
         self.users = np.zeros(_FIRST_CAPACITY, np.int32)
         self.resource_of = np.zeros(_FIRST_CAPACITY, np.int32)
@@ -101,14 +103,16 @@ class Index:
 
     def slots(self, keys: Keys, batch: Batch, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """The slot of each key, made where there is none; *rows* are rows of *batch* that have these keys."""
-        if len(self._keys):
-            at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-            slots = np.where(self._keys[at] == keys, self._slots[at], -1).astype(np.intp)
-        else:
-            slots = np.full(len(keys), -1, np.intp)
-        for position in np.flatnonzero(slots < 0).tolist():
-            slots[position] = self._slot_for(int(keys[position]), batch, int(rows[position]))
-        self._remember()
+        # Most keys were seen not long ago: one look at the place where their upper bits point finds them.
+        places = (keys >> self._shift).astype(np.intp)
+        slots = self._recent[places].astype(np.intp)
+        missing = np.flatnonzero(self._key_of[slots] != keys)
+        if len(missing):
+            slots[missing] = self._searched(keys[missing])
+            for position in missing[slots[missing] < 0].tolist():
+                slots[position] = self._slot_for(int(keys[position]), batch, int(rows[position]))
+            self._remember()
+            self._recent[(keys >> self._shift).astype(np.intp)] = slots
         return slots
 
     def overflow(self, slot: int) -> int:
@@ -127,9 +131,17 @@ class Index:
             self._resources.released(int(self.resource_of[slot]))
             for blocks in self.blocks.values():
                 blocks[slot] = None
+            self._key_of[slot] = 0
             self._free.append(slot)
         self._keys, self._slots = self._keys[used], self._slots[used]
         self.version += 1
+
+    def _searched(self, keys: Keys) -> NDArray[np.intp]:
+        if not len(self._keys):
+            return np.full(len(keys), -1, np.intp)
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        slots: NDArray[np.intp] = np.where(self._keys[at] == keys, self._slots[at], -1).astype(np.intp)
+        return slots
 
     def _slot_for(self, key: int, batch: Batch, row: int) -> int:
         found = self._made.get(key)
@@ -177,6 +189,7 @@ class Index:
         if not self._free:
             self._grow()
         slot = self._made[key] = self._free.pop()
+        self._key_of[slot] = key
         self.resource_of[slot] = resource
         self.overflows[slot] = False
         for tag, block in blocks.items():
@@ -202,11 +215,19 @@ class Index:
     def _grow(self) -> None:
         self._free = list(range(self.capacity * 2 - 1, self.capacity - 1, -1))
         self.capacity *= 2
+        self._look_back(self.capacity)
+        self._key_of = grown(self._key_of, self.capacity)
         self.users = grown(self.users, self.capacity)
         self.resource_of = grown(self.resource_of, self.capacity)
         self.overflows = grown(self.overflows, self.capacity)
         self.lengths = grown(self.lengths, self.capacity)
         self.blocks = {tag: grown(blocks, self.capacity) for tag, blocks in self.blocks.items()}
+
+    def _look_back(self, capacity: int) -> None:
+        """Makes room for the slots of recent keys, by their upper bits; four places a slot, so that few collide."""
+        bits = (4 * capacity - 1).bit_length()
+        self._shift = np.uint64(64 - bits)
+        self._recent = np.zeros(1 << bits, np.int32)
 
 
 def grown(array: NDArray[Any], capacity: int) -> NDArray[Any]:

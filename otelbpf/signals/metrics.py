@@ -16,7 +16,7 @@ from otelbpf.signals.envelope import requests
 from otelbpf.signals.index import Index
 from otelbpf.signals.keys import Hasher, ResourcePart, grouped, part_of, total
 from otelbpf.signals.resources import Resources
-from otelbpf.signals.series import Cap, Distributions, Levels, Sums
+from otelbpf.signals.series import Cap, Chosen, Distributions, Levels, Sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,11 +26,23 @@ if TYPE_CHECKING:
     from otelbpf.batch import Batch
     from otelbpf.export.request import Request
     from otelbpf.probes.probe import Attribute, Metric, Probe
-    from otelbpf.signals.keys import Keys, Part
+    from otelbpf.signals.keys import Part
 
-Rows = Any
-"""Indices of rows, or slice(None)."""
 _INSTRUMENTS = {Counter: "Counter", Histogram: "Histogram", Level: "UpDownCounter"}
+
+
+class Wanted:
+    """The rows of a batch for which a condition holds, and the groups that they are in."""
+
+    def __init__(self, batch: Batch, when: str | None, group_of: NDArray[np.intp], groups: int) -> None:
+        self._rows = slice(None) if when is None else np.flatnonzero(batch.number(when))
+        self._group_of = group_of[self._rows]
+        self.groups = np.zeros(groups, np.bool_)
+        self.groups[self._group_of] = True
+
+    def at(self, slots: NDArray[np.intp]) -> Chosen:
+        """The rows with their slots; *slots* are those of the groups."""
+        return Chosen(self._rows, slots[self._group_of], slots[self.groups])
 
 
 class Plan:
@@ -46,22 +58,20 @@ class Plan:
     def update(self, batch: Batch, now_ns: int) -> None:
         """Takes the rows of *batch* into all series that they belong to."""
         live = [series for series in self.series if batch.snapshot or not isinstance(series, Levels)]
-        rows = {series.when: _rows(batch, series.when) for series in live}
         resource = self._resource.keys(batch)
         keys = [part.keys(batch) for part in self._parts]
         first, group_of = grouped(total([resource, *keys]))
+        wanted = {when: Wanted(batch, when, group_of, len(first)) for when in {series.when for series in live}}
         for numbers, index in self._indexes.items():
             mine = [series for series in live if series.index is index]
-            needed = np.zeros(len(first), np.bool_)
-            for when in {series.when for series in mine}:
-                needed[group_of[rows[when]]] = True
-            examples = first[needed]
             version = index.version
+            parts = [resource, *(keys[number] for number in numbers)]
+            groups = np.flatnonzero(np.logical_or.reduce([wanted[series.when].groups for series in mine]))
             slots = np.full(len(first), -1, np.intp)
-            slots[needed] = index.slots(_at(examples, resource, [keys[number] for number in numbers]), batch, examples)
-            slot_of = slots[group_of]
+            slots[groups] = index.slots(total([part[first[groups]] for part in parts]), batch, first[groups])
+            chosen = {when: wanted[when].at(slots) for when in {series.when for series in mine}}
             for series in mine:
-                series.update(batch, rows[series.when], slot_of[rows[series.when]], now_ns)
+                series.update(batch, chosen[series.when], now_ns)
             if index.version != version:
                 index.sweep()
 
@@ -162,12 +172,3 @@ def _check(probe: Probe, metric: Metric) -> None:
     if instrument != _INSTRUMENTS[type(metric)]:
         raise ValueError(f"{probe.name}: {metric.name} is a {instrument}, not a {_INSTRUMENTS[type(metric)]}")
     checked(metric.by, f"{probe.name}: {metric.name}")
-
-
-def _rows(batch: Batch, when: str | None) -> Rows:
-    return slice(None) if when is None else np.flatnonzero(batch.number(when))
-
-
-def _at(rows: NDArray[np.intp], resource: Keys, keys: Sequence[Keys]) -> Keys:
-    """The key of each of *rows*: that of its resource and those of its attributes, added up."""
-    return total([resource[rows], *(part[rows] for part in keys)])

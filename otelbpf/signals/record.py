@@ -250,7 +250,7 @@ class CompiledEvent:
 
     def encode(self, batch: Batch, now_ns: int) -> Records:
         """A record for every row of *batch*, which has at least one."""
-        bodies = [wire.text(line) for line in self._body(batch)]
+        bodies = wire.texts(self._body(batch))
         body_lengths = np.fromiter(map(len, bodies), np.intp, len(bodies))
         columns: list[list[bytes]] = [[], bodies]
         rest = body_lengths.copy()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # A store of 1, 2, 4 or 8 bytes is one instruction; the bits are those that fit into so many groups of seven.
 _BITS_BY_WIDTH: Final = {1: 7, 2: 14, 4: 28, 8: 56}
 LONGEST: Final = 10
+_MAX_PATTERNS: Final = 1024
 
 
 def varint_width(largest: int) -> int:
@@ -98,7 +99,7 @@ class Layout:
                     template += piece
             self.spans.append(Span(start, len(template), optional))
         self.width = len(template)
-        self.holes = frozenset(holes)
+        self._kept_without: dict[frozenset[str], list[tuple[int, int]]] = {}
         self._template = np.frombuffer(bytes(template), np.uint8)
         self._dtype = np.dtype(
             {
@@ -133,6 +134,14 @@ class Layout:
         return sum(end - start for start, end in self._kept(absent))
 
     def _kept(self, absent: frozenset[str]) -> list[tuple[int, int]]:
+        """The stretches of a row that stay."""
+        if absent not in self._kept_without:
+            if len(self._kept_without) >= _MAX_PATTERNS:
+                self._kept_without.clear()
+            self._kept_without[absent] = self._stretches(absent)
+        return self._kept_without[absent]
+
+    def _stretches(self, absent: frozenset[str]) -> list[tuple[int, int]]:
         kept: list[tuple[int, int]] = []
         for span in self.spans:
             if span.optional in absent or span.start == span.end:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -30,6 +31,19 @@ _COUNT: Final = b"\x21"
 _SUM: Final = b"\x29"
 _BUCKETS: Final = b"\x32"
 _BOUNDS: Final = b"\x3a"
+_FEW: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The rows of a batch that a metric takes: row ``rows[i]`` belongs into slot ``slots[i]``.
+
+    *touched* are the distinct slots, but for a few that may be there twice.
+    """
+
+    rows: NDArray[np.intp] | slice
+    slots: NDArray[np.intp]
+    touched: NDArray[np.intp]
 
 
 class Cap:
@@ -84,15 +98,19 @@ class Series:
             self._order = (version, slots[np.argsort(resources, kind="stable")])
         return self._order[1]
 
-    def accepted(self, slots: NDArray[np.intp], now_ns: int) -> NDArray[np.intp]:
-        """*slots*, with a point begun in each; those for which there is no room become the overflow's."""
+    def accepted(self, slots: NDArray[np.intp], touched: NDArray[np.intp], now_ns: int) -> NDArray[np.intp]:
+        """*slots*, with a point begun in each; those for which there is no room become the overflow's.
+
+        *touched* are the same slots, each seldom more than once.
+        """
         if self.index.capacity > len(self.start_ns):
             self._grow(self.index.capacity)
-        fresh = self.start_ns[slots] == 0
+        fresh = self.start_ns[touched] == 0
         if fresh.any():
-            slots = self._begun(slots, np.unique(slots[fresh]), now_ns)
-        self.last_ns[slots] = now_ns
-        self.unsent[slots] = True
+            slots = self._begun(slots, np.unique(touched[fresh]), now_ns)
+            touched = slots
+        self.last_ns[touched] = now_ns
+        self.unsent[touched] = True
         return slots
 
     def forget(self, gone: NDArray[np.intp]) -> None:
@@ -183,15 +201,14 @@ class Sums(Series):
         self._column = getattr(metric, "column", None)
         self._values = np.zeros(index.capacity, np.int64)
 
-    def update(self, batch: Batch, rows: NDArray[np.intp] | slice, slots: NDArray[np.intp], now_ns: int) -> None:
-        """Adds the *rows* of *batch*, of which row *i* belongs into ``slots[i]``."""
-        if not len(slots):
+    def update(self, batch: Batch, chosen: Chosen, now_ns: int) -> None:
+        if not len(chosen.slots):
             return
-        slots = self.accepted(slots, now_ns)
+        slots = self.accepted(chosen.slots, chosen.touched, now_ns)
         if self._column is None:
             np.add.at(self._values, slots, 1)
         else:
-            np.add.at(self._values, slots, batch.number(self._column)[rows].astype(np.int64))
+            np.add.at(self._values, slots, batch.number(self._column)[chosen.rows].astype(np.int64))
 
     def _parts(self) -> list[bytes | Hole]:
         return [*super()._parts(), _AS_INT, Hole("value", "<i8")]
@@ -212,10 +229,10 @@ class Levels(Sums):
 
     monotonic = False
 
-    def update(self, batch: Batch, rows: NDArray[np.intp] | slice, slots: NDArray[np.intp], now_ns: int) -> None:
+    def update(self, batch: Batch, chosen: Chosen, now_ns: int) -> None:
         self.unsent |= self._values != 0
         self._values[:] = 0
-        super().update(batch, rows, slots, now_ns)
+        super().update(batch, chosen, now_ns)
 
     def idle(self, before_ns: int) -> NDArray[np.intp]:
         gone = (self.start_ns != 0) & (self._values == 0) & ~self.unsent
@@ -235,16 +252,24 @@ class Distributions(Series):
         self._buckets = np.zeros((index.capacity, len(self._bounds) + 1), np.int64)
         self._sums = np.zeros(index.capacity)
 
-    def update(self, batch: Batch, rows: NDArray[np.intp] | slice, slots: NDArray[np.intp], now_ns: int) -> None:
-        """Adds the *rows* of *batch*, of which row *i* belongs into ``slots[i]``."""
-        if not len(slots):
+    def update(self, batch: Batch, chosen: Chosen, now_ns: int) -> None:
+        if not len(chosen.slots):
             return
-        slots = self.accepted(slots, now_ns)
-        values = scaled(batch.number(self._column)[rows], self._scale)
-        # An upper bound belongs to its bucket, hence the left side.
-        bucket = np.searchsorted(self._bounds, values, side="left")
+        slots = self.accepted(chosen.slots, chosen.touched, now_ns)
+        values = scaled(batch.number(self._column)[chosen.rows], self._scale)
+        bucket = self._bucket_of(values)
         np.add.at(self._buckets.reshape(-1), slots * self._buckets.shape[1] + bucket, 1)
         np.add.at(self._sums, slots, values)
+
+    def _bucket_of(self, values: NDArray[np.float64]) -> NDArray[np.intp]:
+        """How many bounds are below each value: an upper bound belongs to its bucket."""
+        if len(values) < _FEW:
+            return np.searchsorted(self._bounds, values, side="left")
+        # A search mispredicts a branch at every step; counting has none and takes a third of the time.
+        below = np.zeros(len(values), np.uint8)
+        for bound in self._bounds.tolist():
+            below += values > bound
+        return below.astype(np.intp)
 
     def _parts(self) -> list[bytes | Hole]:
         buckets = len(self._bounds) + 1

@@ -70,6 +70,15 @@ def text(value: str) -> bytes:
     return value.encode("utf-8", "replace")
 
 
+def texts(values: Iterable[str]) -> list[bytes]:
+    """`text` of each."""
+    lines = list(values)
+    try:
+        return list(map(str.encode, lines))
+    except UnicodeEncodeError:
+        return list(map(text, lines))
+
+
 def any_value(value: Any) -> bytes:
     """An AnyValue message by the type of *value*: str, bool, int, float, or a sequence of them."""
     if isinstance(value, str):

@@ -7,11 +7,15 @@ CPU time of the process, the best of several passes; memory is what tracemalloc 
 from __future__ import annotations
 
 import time
+import tracemalloc
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from otelbpf.batch import Categorical
 from otelbpf.signals.logs import Logs
+from otelbpf.signals.metrics import Metrics
 from tests.unit.signals import oracle, sample
 
 if TYPE_CHECKING:
@@ -122,5 +126,80 @@ def bench_logs() -> None:
         print(f"  {label:35} {taken / ROWS * 1e6:7.2f} µs = {taken / ROWS * 1e6 / ours:.0f} times")
 
 
+def bench_update() -> None:
+    things = sample.Things(resources=50, peers=500)
+    engine = Metrics(sample.config(metrics_max_series=100_000), [sample.PROBE])
+    print(f"metrics update, {len(sample.METRICS)} series tables of a TCP probe, 50 resources")
+    for rows, peers in ((2000, 40), (2000, 500), (100, 500), (5, 500)):
+        things = sample.Things(resources=50, peers=peers)
+        batch = sample.batch(rows, 1, things)
+        engine.update(batch)
+        taken = best_s(lambda batch=batch: engine.update(batch), 30)  # type: ignore[misc]
+        edges = len(np.unique(batch.things("edge").codes * 50 + batch.things("resource").codes))
+        label = f"batch of {rows}, {edges} edges"
+        print(f"  {label:35} {taken / rows * 1e6:7.2f} µs a row, {taken * 1e3:.2f} ms a batch")
+
+
+def many_series(series: int, resources: int) -> Batch:
+    """A batch in which every row is another edge."""
+    batch = sample.batch(series)
+    values = [sample.resource(number) for number in range(resources)]
+    batch.columns["resource"] = Categorical(np.arange(series) % resources, values)
+    batch.columns["edge"] = Categorical(np.arange(series), [sample.edge(number) for number in range(series)])
+    return batch
+
+
+def bench_export(label: str, metrics: Sequence[Any], batch: Batch) -> None:
+    probe = replace(sample.PROBE, metrics=tuple(metrics))
+    engine = Metrics(sample.config(metrics_max_series=100_000), [probe])
+    engine.update(batch)
+    count = sum(engine.series().values())
+    size = points = 0
+
+    def export() -> None:
+        nonlocal size, points
+        size = points = 0
+        for request in engine.collect(time.time_ns()):
+            size += len(request.body)
+            points += request.items
+
+    first_s = best_s(export, 1)
+    taken = best_s(export, 5)
+    tracemalloc.start()
+    export()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    print(
+        f"  {label:35} {count:7} series {taken * 1e3:6.1f} ms (first {first_s * 1e3:.1f}), "
+        f"{size / 1e6:.1f} MB, {size / points:.0f} B a point, peak {peak / 1e6:.1f} MB"
+    )
+
+
+def bench_memory() -> None:
+    batch = many_series(20_000, 50)
+    before = resident()
+    engine = Metrics(sample.config(metrics_max_series=100_000), [sample.PROBE])
+    engine.update(batch)
+    count = sum(engine.series().values())
+    print(f"  memory of series                    {(resident() - before) / count:7.0f} B each, of {count}")
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * 4096
+
+
+def bench_exports() -> None:
+    print("export of metrics, a request at a time")
+    counter, histogram = sample.METRICS[3], replace(sample.METRICS[8], by=sample.E, when=None)
+    bench_export("counters, 50 resources", [counter], many_series(100_000, 50))
+    bench_export("counters, 2,000 resources", [counter], many_series(100_000, 2000))
+    bench_export("histograms of 16 buckets", [histogram], many_series(100_000, 50))
+    bench_export("all metrics of the TCP probe", sample.METRICS, many_series(22_000, 50))
+    bench_memory()
+
+
 if __name__ == "__main__":
     bench_logs()
+    bench_update()
+    bench_exports()

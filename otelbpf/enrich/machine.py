@@ -150,6 +150,8 @@ class Machine:
 
 def _directories(mount: Path) -> Iterator[tuple[int, str]]:
     """All directories of a cgroup tree by inode, which is the cgroup's id; those that vanish meanwhile left out."""
+    if not mount.is_dir():  # listed, but hidden by another mount
+        return
     waiting = [""]
     yield mount.stat().st_ino, "/"
     while waiting:

@@ -1,0 +1,605 @@
+"""Real lookups, whole records: each way to ask, each way to answer, and none."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from otelbpf.config import Config
+from otelbpf.kernel.attach import attach
+from otelbpf.kernel.features import cgroup2_mount
+from otelbpf.probes.dns_lookup import ANSWERED, CLIENT, PROBE, SERVER, TIMED_OUT
+from otelbpf.protocols.dns import parse
+from tests.kernel.dns_server import Server, question, read_message, send_many
+from tests.kernel.feed import Feed
+from tests.kernel.owner import head
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+UDP, TCP = 17, 6
+TIMEOUT_S = 0.5
+
+
+def config(port: int, *, exclude_self: bool = False, **settings: Any) -> Config:
+    default = Config()
+    replace = msgspec.structs.replace
+    lookup = replace(default.probes.dns_lookup, **{"ports": (port, 53), "timeout": TIMEOUT_S, **settings})
+    return replace(
+        default,
+        filters=replace(default.filters, exclude_self=exclude_self),
+        probes=replace(default.probes, dns_lookup=lookup),
+    )
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def feed(server) -> Iterator[Feed]:
+    with attach(PROBE, config(server.port)) as attached:
+        feed = Feed(attached)
+        yield feed
+        balance(feed)
+
+
+def balance(feed: Feed) -> None:
+    """The ledger of the probe: nothing is lost in silence."""
+    told = len(feed.rows())
+    others = ("filtered", "throttled", "ring_full", "pending_full", "pending")
+    assert feed.count("seen") == told + sum(feed.count(term) for term in others)
+    assert feed.count("pending") == len(feed.attached.object.map("pending"))
+
+
+def told_of(feed: Feed, label: str, count: int, sweep: bool = False) -> list[dict[str, Any]]:
+    """The records whose question has *label*, clients first, each in order; checked for what is never the same."""
+    if sweep:
+        time.sleep(TIMEOUT_S)
+        feed.attached.sweep()
+    wire = bytes([len(label)]) + label.lower().encode()
+    rows = feed.where(lambda rows: [wire in message.tobytes().lower() for message in rows["message"]], count)
+    records = []
+    for row in sorted(rows, key=lambda row: (row["role"], row["head"]["time_ns"])):
+        record = {name: row[name].item() for name in row.dtype.names if name != "head"}
+        record |= {name: row["head"][name].item() for name in row["head"].dtype.names}
+        assert 0 < record.pop("latency_ns") < record.pop("time_ns") <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        records.append(record)
+    return records
+
+
+def mapped(address: str) -> bytes:
+    if ":" in address:
+        return socket.inet_pton(socket.AF_INET6, address)
+    return bytes(10) + b"\xff\xff" + socket.inet_pton(socket.AF_INET, address)
+
+
+def record(role: int, ends: tuple[Any, Any], message: bytes, **others: Any) -> dict[str, Any]:
+    """What the probe tells of the answer (or, of a timeout, the question) *message* between *ends*, client first."""
+    (client, client_port, *_), (server, server_port, *_) = ends
+    near, far = ((client, client_port), (server, server_port))[:: 1 if role == CLIENT else -1]
+    id_, flags, _, answers, _, _ = struct.unpack_from(">6H", message)
+    name_ends = message.index(0, 12) + 1
+    type_, class_ = struct.unpack_from(">HH", message, name_ends)
+    captured = min(len(message), 512)
+    return {
+        **head(),
+        "local_address": mapped(near[0]),
+        "local_port": near[1],
+        "remote_address": mapped(far[0]),
+        "remote_port": far[1],
+        "id": id_,
+        "flags": flags,
+        "question_type": type_,
+        "question_class": class_,
+        "answer_count": answers,
+        "message_bytes": len(message),
+        "captured_bytes": captured,
+        "family": 6 if ":" in client else 4,
+        "transport": UDP,
+        "role": role,
+        "kind": ANSWERED,
+        "retries": 0,
+        "message": message[:captured],
+        **others,
+    }
+
+
+def both(ends: tuple[Any, Any], message: bytes, **others: Any) -> list[dict[str, Any]]:
+    """A lookup on one machine is two: the client's and the server's."""
+    return [record(role, ends, message, **others) for role in (CLIENT, SERVER)]
+
+
+def seen(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records with the used part of the message only."""
+    return [{**record, "message": record["message"][: record["captured_bytes"]]} for record in records]
+
+
+@contextlib.contextmanager
+def udp(address: str = "127.0.0.1", port: int | None = None) -> Iterator[socket.socket]:
+    """An unconnected socket, bound to an address; with *port* connected to there."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as asker:
+        asker.settimeout(3)
+        asker.bind((address, 0))
+        if port is not None:
+            asker.connect((address, port))
+        yield asker
+
+
+@contextlib.contextmanager
+def tcp(address: str, port: int) -> Iterator[socket.socket]:
+    with socket.create_connection((address, port), timeout=10) as asker:
+        asker.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield asker
+
+
+def prefixed(*messages: bytes) -> bytes:
+    return b"".join(struct.pack(">H", len(message)) + message for message in messages)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_an_unconnected_socket(feed, server, address):
+    with udp(address) as asker:
+        asker.sendto(question("unconnected.example"), (address, server.port))
+        answer = asker.recv(4096)
+        ends = asker.getsockname(), (address, server.port)
+        assert seen(told_of(feed, "unconnected", 2)) == both(ends, answer)
+
+
+@pytest.mark.parametrize("receive", [socket.socket.recv, lambda asker, size: asker.recvmsg(size)[0]])
+def test_a_connected_socket(feed, server, receive):
+    with udp("127.0.0.1", server.port) as asker:
+        asker.send(question("connected.example"))
+        asker.recv(4096, socket.MSG_PEEK)
+        answer = receive(asker, 4096)
+        ends = asker.getsockname(), asker.getpeername()
+        assert seen(told_of(feed, "connected", 2)) == both(ends, answer)
+
+
+def test_a_socket_of_version_6_that_asks_version_4(feed, server):
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asker:
+        asker.settimeout(3)
+        asker.bind(("::ffff:127.0.0.1", 0))
+        asker.sendto(question("mapped.example"), ("::ffff:127.0.0.1", server.port))
+        answer = asker.recv(4096)
+        ends = ("127.0.0.1", asker.getsockname()[1]), ("127.0.0.1", server.port)
+        assert seen(told_of(feed, "mapped", 2)) == both(ends, answer)
+
+
+def test_two_questions_in_one_system_call(feed, server):
+    with udp("127.0.0.1", server.port) as asker:
+        send_many(asker, [question("many.example", "A"), question("many.example", "AAAA")])
+        answers = sorted((asker.recv(4096), asker.recv(4096)), key=lambda answer: parse(answer).type)
+        records = seen(told_of(feed, "many", 4))
+        ends = asker.getsockname(), asker.getpeername()
+        wanted = [record for answer in answers for record in both(ends, answer)]
+        assert sorted(records, key=str) == sorted(wanted, key=str)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_tcp(feed, server, address):
+    with tcp(address, server.port) as asker:
+        asker.sendall(prefixed(question("stream.example")))
+        answer = read_message(asker)
+        ends = asker.getsockname(), asker.getpeername()
+        assert seen(told_of(feed, "stream", 2)) == both(ends, answer, transport=TCP)
+
+
+def test_tcp_with_the_length_in_a_segment_of_its_own(feed, server):
+    with tcp("127.0.0.1", server.port) as asker:
+        query = question("apart.example")
+        asker.send(struct.pack(">H", len(query)))
+        asker.send(query)
+        answer = read_message(asker)
+        ends = asker.getsockname(), asker.getpeername()
+        assert seen(told_of(feed, "apart", 2)) == both(ends, answer, transport=TCP)
+
+
+def test_tcp_with_several_questions_in_one_segment(feed, server):
+    with tcp("127.0.0.1", server.port) as asker:
+        asker.send(prefixed(*(question(f"n{i}.pipelined.example") for i in range(8))))
+        answers = [read_message(asker) for _ in range(8)]
+        ends = asker.getsockname(), asker.getpeername()
+        wanted = [record(role, ends, answer, transport=TCP) for role in (CLIENT, SERVER) for answer in answers]
+        assert seen(told_of(feed, "pipelined", 16)) == wanted
+
+
+def test_tcp_asked_twice_on_one_connection(feed, server):
+    with tcp("127.0.0.1", server.port) as asker:
+        for name in ("one.again.example", "two.again.example"):
+            asker.sendall(prefixed(question(name)))
+            read_message(asker)
+        records = told_of(feed, "again", 4)
+        assert [parse(record["message"]).name for record in seen(records)] == [
+            "one.again.example",
+            "two.again.example",
+        ] * 2
+
+
+@pytest.mark.parametrize("ask_by", [UDP, TCP])
+def test_of_a_large_answer_the_beginning(feed, server, ask_by):
+    if ask_by == TCP:
+        with tcp("127.0.0.1", server.port) as asker:
+            asker.sendall(prefixed(question("large.example", "TXT")))
+            answer = read_message(asker)
+            ends = asker.getsockname(), asker.getpeername()
+    else:
+        with udp("127.0.0.1", server.port) as asker:
+            asker.send(question("large.example", "TXT", edns=True))
+            answer = asker.recv(65535)
+            ends = asker.getsockname(), asker.getpeername()
+    assert len(answer) > 1232
+    records = seen(told_of(feed, "large", 2))
+    assert records == both(ends, answer, transport=ask_by)
+    understood = parse(records[0]["message"], records[0]["message_bytes"])
+    assert len(understood.records) == 4
+    assert not understood.complete
+
+
+def test_a_truncated_answer_and_the_second_try_by_tcp_are_two_lookups(feed, server):
+    with udp("127.0.0.1", server.port) as asker, tcp("127.0.0.1", server.port) as second:
+        query = question("truncated.example")
+        asker.send(query)
+        short = asker.recv(4096)
+        second.sendall(prefixed(query))
+        whole = read_message(second)
+        ends = [(socket.getsockname(), socket.getpeername()) for socket in (asker, second)]
+        wanted = [record for role in (CLIENT, SERVER) for record in (
+            record_of(role, ends[0], short, UDP), record_of(role, ends[1], whole, TCP)
+        )]  # fmt: skip
+        assert seen(told_of(feed, "truncated", 4)) == wanted
+        assert parse(short).truncated
+
+
+def record_of(role: int, ends: tuple[Any, Any], answer: bytes, transport: int) -> dict[str, Any]:
+    return record(role, ends, answer, transport=transport)
+
+
+@pytest.mark.parametrize(("label", "code"), [("nxdomain", 3), ("servfail", 2), ("refused", 5), ("notimp", 4)])
+def test_an_answer_that_is_a_refusal(feed, server, label, code):
+    with udp("127.0.0.1", server.port) as asker:
+        asker.send(question(f"{label}.example"))
+        answer = asker.recv(4096)
+        ends = asker.getsockname(), asker.getpeername()
+        records = seen(told_of(feed, label, 2))
+        assert records == both(ends, answer)
+        assert {record["flags"] & 15 for record in records} == {code}
+
+
+def test_a_chain_of_aliases(feed, server):
+    with udp("127.0.0.1", server.port) as asker:
+        asker.send(question("alias.example"))
+        answer = asker.recv(4096)
+        assert seen(told_of(feed, "alias", 2)) == both((asker.getsockname(), asker.getpeername()), answer)
+        understood = parse(answer)
+        assert (understood.cnames, understood.addresses, understood.ttl) == (["edge.example.net"], ["192.0.2.7"], 30)
+
+
+def test_the_letter_case_of_the_question_is_kept(feed, server):
+    """Resolvers play with it (0x20); a server that answers in lower case is understood too."""
+    with udp("127.0.0.1", server.port) as asker:
+        asker.send(question("OdD.CaSe.ExAmPlE"))
+        answer = asker.recv(4096)
+        assert seen(told_of(feed, "case", 2)) == both((asker.getsockname(), asker.getpeername()), answer)
+        assert parse(answer).name == "OdD.CaSe.ExAmPlE"
+
+
+def test_an_answer_in_another_letter_case_belongs_to_the_question(feed, server):
+    with udp("127.0.0.1", server.port) as asker:
+        asker.send(question("LOWERED.Example", id_=1))
+        answer = asker.recv(4096)
+        assert seen(told_of(feed, "lowered", 2)) == both((asker.getsockname(), asker.getpeername()), answer)
+        assert parse(answer).name == "lowered.example"
+
+
+@pytest.mark.parametrize("edns", [False, True])
+def test_a_question_with_edns(feed, server, edns):
+    with udp("127.0.0.1", server.port) as asker:
+        asker.send(question("edns.example", edns=edns))
+        answer = asker.recv(4096)
+        assert seen(told_of(feed, "edns", 2)) == both((asker.getsockname(), asker.getpeername()), answer)
+
+
+def test_the_same_question_again_on_the_same_socket_is_a_retry(feed, server):
+    with udp("127.0.0.1", server.port) as asker:
+        query = question("second.retry.example")
+        asker.send(query)
+        asker.send(query)
+        answer = asker.recv(4096)
+        ends = asker.getsockname(), asker.getpeername()
+        assert seen(told_of(feed, "retry", 2)) == both(ends, answer, retries=1)
+
+
+def test_one_id_for_different_names_on_one_socket(feed, server):
+    with udp("127.0.0.1", server.port) as asker:
+        for name in ("a.oneid.example", "b.oneid.example"):
+            asker.send(question(name, id_=99))
+        answers = [asker.recv(4096), asker.recv(4096)]
+        ends = asker.getsockname(), asker.getpeername()
+        wanted = [record(role, ends, answer) for role in (CLIENT, SERVER) for answer in answers]
+        assert seen(told_of(feed, "oneid", 4)) == wanted
+
+
+def test_one_name_on_two_sockets(feed, server):
+    with udp("127.0.0.1", server.port) as one, udp("127.0.0.1", server.port) as other:
+        wanted = []
+        for asker in (one, other):
+            asker.send(question("twosockets.example", id_=5))
+            answer = asker.recv(4096)
+            wanted += both((asker.getsockname(), asker.getpeername()), answer)
+        assert seen(told_of(feed, "twosockets", 4)) == sorted(wanted, key=lambda record: record["role"])
+
+
+def test_two_resolvers_asked_with_one_id_on_one_socket_are_two_lookups(feed, server):
+    """As musl does; here the first does not answer."""
+    with udp("127.0.0.1") as asker:
+        query = question("silent.tworesolvers.example", id_=6)
+        for address in ("127.0.0.1", "127.0.0.2"):
+            asker.sendto(query, (address, server.port))
+        wanted = [
+            record(role, (asker.getsockname(), (address, server.port)), query, kind=TIMED_OUT, flags=0)
+            for role in (CLIENT, SERVER)
+            for address in ("127.0.0.1", "127.0.0.2")
+        ]
+        records = seen(told_of(feed, "tworesolvers", 4, sweep=True))
+        assert [record for record in records if record["role"] == CLIENT] == wanted[:2]
+
+
+def test_no_answer_is_a_timeout(feed, server):
+    with udp("127.0.0.1", server.port) as asker:
+        query = question("silent.example")
+        asker.send(query)
+        ends = asker.getsockname(), asker.getpeername()
+    client, server_ = seen(told_of(feed, "silent", 2, sweep=True))
+    assert client == record(CLIENT, ends, query, kind=TIMED_OUT, flags=0)
+    unknown = {name: server_[name] for name in ("pid", "comm", "netns", "executable", "cgroup_id")}
+    assert server_ == {**record(SERVER, ends, query, kind=TIMED_OUT, flags=0), **unknown}
+
+
+def test_of_a_timeout_the_time_waited(feed, server):
+    with udp("127.0.0.1", server.port) as asker:
+        asker.send(question("silent.waited.example"))
+        time.sleep(0.1)
+        asker.send(question("silent.waited.example", id_=1))
+    told_of(feed, "waited", 4, sweep=True)
+    rows = feed.rows()
+    assert set(rows["latency_ns"].tolist()) == {int(TIMEOUT_S * 1e9)}
+
+
+def test_an_answer_that_comes_twice_is_told_once(feed, server):
+    query = question("twice.example", id_=3)
+    with udp("127.0.0.1", server.port) as asker:
+        asker.send(query)
+        assert asker.recv(4096) == asker.recv(4096)
+    assert len(told_of(feed, "twice", 2)) == 2
+
+
+def test_an_answer_that_nobody_asked_for_is_nothing(feed, server):
+    before = feed.count("seen")
+    with udp("127.0.0.1") as asker, udp("127.0.0.1") as other:
+        asker.connect(other.getsockname())
+        other.sendto(question("unasked.example"), asker.getsockname())
+    assert feed.count("seen") == before
+
+
+def test_who_asks_is_the_process_that_sends(feed, server):
+    """dig is another process than the server; each is the owner of its side."""
+    dig = subprocess.Popen(
+        ["dig", "+tries=1", "@127.0.0.1", "-p", str(server.port), "dig.example"], stdout=subprocess.PIPE
+    )
+    dig.communicate()
+    client, answerer = told_of(feed, "dig", 2)
+    assert (client["pid"], client["comm"]) == (dig.pid, client["comm"])
+    assert answerer["pid"] == os.getpid()
+
+
+def test_dig_falls_back_to_tcp(feed, server):
+    command = ["dig", "+tries=1", "@127.0.0.1", "-p", str(server.port), "truncated.dig.example"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as dig:
+        dig.communicate()
+    clients = told_of(feed, "truncated", 4)[:2]
+    assert [(client["transport"], client["pid"]) for client in clients] == [(UDP, dig.pid), (TCP, dig.pid)]
+
+
+def test_the_agent_itself_is_left_out(server):
+    with attach(PROBE, config(server.port, exclude_self=True)) as attached:
+        feed = Feed(attached)
+        with udp("127.0.0.1", server.port) as asker:
+            asker.send(question("own.example"))
+            asker.recv(4096)
+            asker.send(question("silent.own.example"))
+        time.sleep(TIMEOUT_S)
+        attached.sweep()
+        assert len(feed.rows()) == 0
+        assert feed.count("filtered") == feed.count("seen") - feed.count("pending") >= 3
+        balance(feed)
+
+
+class TestResolver:
+    """glibc and dig against dnsmasq, in a network namespace of their own where DNS is on its port."""
+
+    RECORDS = (
+        "--host-record=web.test,192.0.2.10,2001:db8::10",
+        "--cname=www.test,web.test",
+        "--mx-host=test,mail.test,10",
+        "--txt-record=test,v=spf1 -all",
+        "--srv-host=_sip._tcp.test,sip.test,5060,0,5",
+        "--local=/test/",
+    )
+
+    @pytest.fixture(scope="class")
+    def answers(self, tmp_path_factory) -> list[dict[str, Any]]:
+        """What is told of `script`, in the words of the parser."""
+        work = tmp_path_factory.mktemp("resolver")
+        (work / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+        script = f"""
+            set -e
+            ip link set lo up
+            mount --bind {work}/resolv.conf /etc/resolv.conf
+            dnsmasq --keep-in-foreground --user=root --conf-file=/dev/null --no-resolv --no-hosts --pid-file= \
+                --listen-address=127.0.0.1 --bind-interfaces {" ".join(f"'{record}'" for record in self.RECORDS)} &
+            server=$!
+            trap 'kill $server' EXIT
+            until dig +short +tries=1 +timeout=1 ready.test > /dev/null; do sleep 0.1; done
+            {sys.executable} -c 'import socket; socket.getaddrinfo("www.test", 80, proto=6)'
+            for question in "test MX" "test TXT" "_sip._tcp.test SRV" "nothing.test A" "web.test HTTPS"; do
+                dig +tries=1 $question
+            done
+            dig +tcp +tries=1 tcp.web.test
+            dig +tries=1 outside.example
+        """
+        with attach(PROBE, config(53)) as attached:
+            feed = Feed(attached)
+            with subprocess.Popen(
+                ["unshare", "--net", "--mount", "bash", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            ) as shell:
+                output, _ = shell.communicate(timeout=60)
+                assert shell.returncode == 0, output.decode()
+            balance(feed)
+            return [self._in_words(row) for row in feed.rows()]
+
+    @staticmethod
+    def _in_words(row: Any) -> dict[str, Any]:
+        message = parse(row["message"].tobytes()[: row["captured_bytes"]], int(row["message_bytes"]))
+        facts = {"role": row["role"].item(), "comm": row["head"]["comm"].item(), "transport": row["transport"].item()}
+        return {**facts, "port": row["remote_port"].item(), **message._asdict()}
+
+    @staticmethod
+    def asked(answers: list[dict[str, Any]], name: str, kind: int) -> dict[str, Any]:
+        """The one record of a client for that question."""
+        found = [a for a in answers if (a["role"], a["name"], a["type"]) == (CLIENT, name, kind)]
+        assert len(found) == 1, found
+        assert found[0]["port"] == 53
+        return found[0]
+
+    @pytest.mark.parametrize(("kind", "address"), [(1, "192.0.2.10"), (28, "2001:db8::10")])
+    def test_getaddrinfo(self, answers, kind, address):
+        lookup = self.asked(answers, "www.test", kind)
+        assert (lookup["cnames"], lookup["addresses"]) == (["web.test"], [address])
+        assert lookup["comm"].startswith(b"python")
+
+    @pytest.mark.parametrize(
+        ("name", "kind", "record"),
+        [
+            ("test", 15, "MX 10 mail.test"),
+            ("test", 16, 'TXT "v=spf1 -all"'),
+            ("_sip._tcp.test", 33, "SRV 0 5 5060 sip.test"),
+        ],
+    )
+    def test_other_types(self, answers, name, kind, record):
+        assert self.asked(answers, name, kind)["records"] == [record]
+
+    @pytest.mark.parametrize(("name", "kind", "code"), [("nothing.test", 1, 3), ("web.test", 65, 0), ("outside.example", 1, 5)])  # fmt: skip
+    def test_no_such_thing(self, answers, name, kind, code):
+        lookup = self.asked(answers, name, kind)
+        assert (lookup["code"], lookup["addresses"], lookup["records"]) == (code, [], [])
+
+    def test_tcp(self, answers):
+        assert self.asked(answers, "tcp.web.test", 1)["transport"] == TCP
+
+    def test_each_lookup_has_its_other_end(self, answers):
+        roles = [answer["role"] for answer in answers if answer["name"] != "ready.test"]
+        assert roles.count(CLIENT) == roles.count(SERVER) == 9
+        assert {answer["comm"] for answer in answers if answer["role"] == SERVER} == {b"dnsmasq"}
+
+
+class TestFlood:
+    """A full table loses, and says so; one cgroup cannot take the room of others."""
+
+    ROOM = 64
+    SHARE = ROOM // 4
+
+    @pytest.fixture
+    def cgroups(self) -> Iterator[list[Path]]:
+        made = [cgroup2_mount() / f"otelbpf-test-{os.getpid()}-{name}" for name in ("flood", "neighbour")]
+        for path in made:
+            path.mkdir()
+        yield made
+        for path in made:
+            path.rmdir()
+
+    @staticmethod
+    def ask_from(cgroup: Path, port: int, label: str, count: int) -> None:
+        """Asks *count* questions of a port where nobody listens."""
+        script = f"""
+import os, socket
+open("{cgroup}/cgroup.procs", "w").write(str(os.getpid()))
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+    for number in range({count}):
+        name = b"{label}%03d" % number
+        asker.sendto(number.to_bytes(2, "big") + b"\\1\\0\\0\\1" + bytes(6) + bytes([len(name)]) + name + b"\\0\\0\\1\\0\\1",
+                     ("127.0.0.1", {port}))
+"""
+        subprocess.run([sys.executable, "-c", script], check=True)
+
+    def test_the_neighbour_keeps_its_share(self, cgroups):
+        flood, neighbour = cgroups
+        with udp("127.0.0.1") as closed:
+            port = closed.getsockname()[1]
+        with attach(PROBE, config(port, max_pending=self.ROOM)) as attached:
+            feed = Feed(attached)
+            self.ask_from(flood, port, "flood", 3 * self.ROOM)
+            assert feed.count("seen") == 3 * self.ROOM
+            assert feed.count("pending_full") == 3 * self.ROOM - self.SHARE
+            self.ask_from(neighbour, port, "calm", self.SHARE)
+            assert feed.count("pending_full") == 3 * self.ROOM - self.SHARE
+            assert feed.count("pending") == 2 * self.SHARE
+            balance(feed)
+            time.sleep(TIMEOUT_S)
+            attached.sweep()
+            assert feed.count("pending") == 0
+            owners = [row["head"]["cgroup_id"] for row in feed.rows()]
+            assert [owners.count(path.stat().st_ino) for path in cgroups] == [self.SHARE, self.SHARE]
+            balance(feed)
+            self.ask_from(flood, port, "later", self.SHARE)  # there is room again
+            assert feed.count("pending") == self.SHARE
+
+    def test_a_retry_needs_no_room(self):
+        with udp("127.0.0.1") as closed:
+            port = closed.getsockname()[1]
+        with udp("127.0.0.1") as asker, attach(PROBE, config(port, max_pending=self.ROOM)) as attached:
+            feed = Feed(attached)
+            for id_ in [*range(self.SHARE), 0]:
+                asker.sendto(question("room.example", id_=id_), ("127.0.0.1", port))
+            assert [feed.count(term) for term in ("seen", "pending", "pending_full")] == [self.SHARE, self.SHARE, 0]
+            asker.sendto(question("room.example", id_=self.SHARE), ("127.0.0.1", port))
+            assert feed.count("pending_full") == 1
+            records = told_of(feed, "room", self.SHARE, sweep=True)
+            assert sorted(record["retries"] for record in records) == [0] * (self.SHARE - 1) + [1]
+            balance(feed)
+
+    def test_a_full_ring_is_counted(self, server):
+        with attach(PROBE, config(server.port, ring_size=4096)) as attached:
+            feed = Feed(attached)
+            with udp("127.0.0.1", server.port) as asker:
+                for id_ in range(20):
+                    asker.send(question("ring.example", id_=id_))
+                    asker.recv(4096)
+            lost = feed.count("ring_full")
+            assert lost > 0
+            assert len(feed.rows()) == feed.count("seen") - lost
+            balance(feed)
+
+    def test_a_timeout_that_finds_a_full_ring_is_counted(self, server):
+        with attach(PROBE, config(server.port, ring_size=4096)) as attached:
+            feed = Feed(attached)
+            with udp("127.0.0.1", server.port) as asker:
+                for id_ in range(20):
+                    asker.send(question("silent.ring.example", id_=id_))
+            time.sleep(TIMEOUT_S + 0.1)
+            attached.sweep()
+            assert feed.count("ring_full") > 0
+            balance(feed)

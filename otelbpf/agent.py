@@ -19,21 +19,25 @@ from otelbpf.enrich.machine import Machine
 from otelbpf.enrich.machine import Recorder as MachineRecorder
 from otelbpf.errors import CannotRun
 from otelbpf.export import exporters
-from otelbpf.kernel.attach import attach
+from otelbpf.export.numbers import ProbeStatus
+from otelbpf.export.telemetry import Telemetry
+from otelbpf.kernel.attach import attach_all
 from otelbpf.kernel.drain import Drain
 from otelbpf.line import Conveyor, Timer
 from otelbpf.node import Node
 from otelbpf.only_one import OnlyOne
-from otelbpf.probes import filters
+from otelbpf.probes import PROBES, filters
 from otelbpf.recording import EVENTS, MACHINE, SNAPSHOT, Frame, Layouts, Recorder
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from otelbpf.config import Config
     from otelbpf.enrich.machine import Answers
+    from otelbpf.export import Exporters
+    from otelbpf.export.numbers import AgentNumbers
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.kernel.object import Object
 
@@ -59,40 +63,69 @@ def run(
         outputs = open_.enter_context(exporters(config))
         machine = MachineRecorder(Machine()) if record else Machine()
         enrichment = open_.enter_context(Enrichment(config, machine))
-        probes = _attached(open_, config, machine)
+        tried = open_.enter_context(
+            attach_all(stages.enabled(config), config, before_attach=_filters(config, machine))
+        )
+        probes = _usable(tried)
         recorder = open_.enter_context(_recorder(record, probes)) if record else None
         drain = open_.enter_context(Drain([probe.source for probe in probes], WAITING_BYTES))
         line = stages.line(config, [probe.probe for probe in probes], machine, enrichment, outputs.export)
         node = Node(probes, drain, line, recorder.write if recorder else None)
         node.adopt()
         conveyor = open_.enter_context(Conveyor(node.tick, _timers(config, node), drain.arrived))
-        yield _ready(probes, started)
+        telemetry = open_.enter_context(_telemetry(config, outputs, machine, tried, node))
+        ready = _ready(probes, started)
+        telemetry.started(ready)
+        yield ready
         _wait(ending, conveyor, seconds)
         conveyor.stop()
         node.finish()
         if recorder and isinstance(machine, MachineRecorder):
             recorder.write(Frame(MACHINE, time.time_ns(), payload=json.dumps(machine.answers).encode()))
-        outputs.flush_within(config.shutdown_timeout)
-        yield from ledger.summary(time.monotonic() - started, node.ledgers(), outputs.ledger())
+        deadline = time.monotonic() + config.shutdown_timeout
+        outputs.flush(deadline)
+        summary = list(ledger.summary(time.monotonic() - started, node.ledgers(), outputs.ledger()))
+        telemetry.stopped(summary[0])
+        telemetry.close(deadline)
+        yield from summary
 
 
-def _attached(open_: ExitStack, config: Config, machine: Answers) -> list[AttachedProbe]:
-    """The probes that this kernel accepts; what it refuses costs that probe, and is said on stderr."""
+def _filters(config: Config, machine: Answers) -> Callable[[Object], None]:
+    """What fills the filter maps of an object that has them."""
     cgroups = machine.cgroup_walk() if config.filters.cgroups.exclude else []
 
-    def fill_filters(loaded: Object) -> None:
+    def fill(loaded: Object) -> None:
         if loaded.has_map("filter_ports"):
             filters.fill(loaded, config, cgroups)
 
-    probes = [
-        open_.enter_context(attach(probe, config, before_attach=fill_filters)) for probe in stages.enabled(config)
-    ]
-    for probe in probes:
+    return fill
+
+
+def _usable(tried: Sequence[AttachedProbe]) -> list[AttachedProbe]:
+    """The probes that this kernel accepted. What it refused costs that probe only, and is said on stderr."""
+    for probe in tried:
         for line in _shortcomings(probe):
             print(f"otelbpf: {line}", file=sys.stderr, flush=True)
-    if not any(probe.way and probe.probe.events for probe in probes):
+    if not any(probe.way and probe.probe.events for probe in tried):
         raise CannotRun("no probe could be attached, so there is nothing to watch; `otelbpf check` says what is missing")
-    return [probe for probe in probes if probe.way]
+    return [probe for probe in tried if probe.way]
+
+
+def _telemetry(
+    config: Config, outputs: Exporters, machine: Answers, tried: Sequence[AttachedProbe], node: Node
+) -> Telemetry:
+    """The agent's own signals, and what failed so far as the first of them."""
+    statuses = [ProbeStatus(probe.probe.name, probe.way.name if probe.way else "", probe.state) for probe in tried]
+    statuses += [ProbeStatus(probe.name, "", "off") for probe in PROBES if probe not in stages.enabled(config)]
+
+    def read() -> AgentNumbers:
+        return node.numbers(statuses, outputs)
+
+    telemetry = Telemetry(config, outputs, read, host_name=machine.host_name(), host_id=machine.host_id())
+    for probe in tried:
+        if probe.way is None:
+            telemetry.probe_failed(probe.probe.name, "; ".join(refusal.reason for refusal in probe.refused))
+    return telemetry
 
 
 def _shortcomings(probe: AttachedProbe) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from otelbpf.export.numbers import AgentNumbers, MapFill, RunTime
 from otelbpf.kernel.clock import boottime_offset_ns
 from otelbpf.ledger import EventLedger
 from otelbpf.line import Rows, event_ledger
@@ -15,6 +16,8 @@ from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, Frame
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from otelbpf.export import Exporters
+    from otelbpf.export.numbers import ProbeStatus
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.kernel.drain import Drain
     from otelbpf.line import Line, Source
@@ -94,6 +97,19 @@ class Node:
             if probe.probe.events
         }
 
+    def numbers(self, statuses: Sequence[ProbeStatus], outputs: Exporters) -> AgentNumbers:
+        """All that the agent counts about itself, now; may be asked from any thread."""
+        return AgentNumbers(
+            events=self.ledgers(),
+            records=outputs.ledger(),
+            queues=outputs.sizes(),
+            statuses=statuses,
+            run_times={probe.probe.name: cost for probe in self._probes if (cost := _run_time(probe)).runs},
+            maps={probe.probe.name: fill for probe in self._probes if (fill := _pending_map(probe))},
+            caches=self._line.enrichment.counters(),
+            series=self._line.metrics.series(),
+        )
+
     def _ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:
         counts = probe.counts
         kernel = EventLedger(
@@ -126,3 +142,15 @@ class Node:
         if self._record is not None:
             self._record(frame)
 
+
+def _run_time(probe: AttachedProbe) -> RunTime:
+    """What the probe's programs cost so far; nothing while the kernel does not count it."""
+    stats = probe.object.run_stats().values() if probe.object is not None else ()
+    return RunTime(sum(nanoseconds for nanoseconds, _runs in stats), sum(runs for _nanoseconds, runs in stats))
+
+
+def _pending_map(probe: AttachedProbe) -> MapFill | None:
+    """How full the table of those who wait for an answer is, for a probe that has one."""
+    if probe.object is None or not probe.object.has_map("pending"):
+        return None
+    return MapFill(int(probe.counts["pending"]), probe.object.map("pending").max_entries)

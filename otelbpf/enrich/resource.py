@@ -83,15 +83,14 @@ class Resources:
 
     def learn(self, executed: Batch, processes: Categorical) -> None:
         """Takes in executions: the first one in a container names it."""
-        rows = executed.rows
-        triples = zip(
-            rows["head"]["cgroup_id"].tolist(), rows["head"]["pid"].tolist(), processes.codes.tolist(), strict=True
-        )
-        for cgroup_id, pid, code in triples:
-            container_id = self._cgroups.of(cgroup_id, pid).container_id
-            program = processes.values[code].get(names.PROCESS_EXECUTABLE_NAME, "")
-            if container_id and program not in RUNTIME_PROGRAMS:
-                self._first_program.setdefault(container_id, program)
+        head = executed.rows["head"]
+        groups = distinct(head["cgroup_id"])
+        containers = [self._cgroups.of(*asked).container_id for asked in _asked(head, groups.rows)]
+        nameless = np.array([bool(one) and one not in self._first_program for one in containers], dtype=bool)
+        for row in np.flatnonzero(nameless[groups.codes]).tolist():
+            program = processes.values[processes.codes[row]].get(names.PROCESS_EXECUTABLE_NAME, "")
+            if program not in RUNTIME_PROGRAMS:
+                self._first_program.setdefault(containers[groups.codes[row]], program)
 
     def of(self, batch: Batch, processes: Categorical) -> Categorical:
         """The resource of each row; *processes* says what each row's process runs.

@@ -35,7 +35,8 @@ SIGNAL_NAMES: dict[int, str | bool] = {
 
 
 class Prepare:
-    """Adds the columns `executed`, `exited`, `failed`, `oom_killed`, `exit_class`, `code`, `duration_ns` and `image`."""
+    """Adds the columns `executed`, `exited`, `failed`, `oom_killed`, `exit_class`, `code`, `duration_ns`,
+    `image` and `birth`."""
 
     def __init__(self, _config: Config | None = None) -> None:
         self.undecodable = 0
@@ -55,20 +56,17 @@ class Prepare:
             "oom_killed": exited & (exit_class == OOM),
             "code": np.where(rows["exit_signal"] != 0, NO_CODE, rows["exit_code"].astype(np.int64)),
             "duration_ns": np.maximum(rows["head"]["time_ns"].astype(np.int64) - rows["start_ns"].astype(np.int64), 0),
-            "image": self._images(batch),
+            "image": _images(rows),
+            "birth": self._births(batch),
         }
         return Batch(batch.probe, rows, batch.clock_offset_ns, {**batch.columns, **columns}, batch.snapshot)
 
-    def _images(self, batch: Batch) -> Categorical:
-        """What is known of each execution. Each row is a thing of its own: no two processes begin at one instant."""
-        offset_ns = self._steady(batch.clock_offset_ns)
-        values = []
-        for start_ns, command in zip(batch.rows["start_ns"].tolist(), batch.rows["command"].tolist(), strict=True):
-            facts: dict[str, str] = {names.PROCESS_CREATION_TIME: iso_time(start_ns + offset_ns)}
-            if command:
-                facts[names.PROCESS_COMMAND] = command.decode(errors="replace")
-            values.append(Facts(facts))
-        return Categorical(np.arange(len(values), dtype=np.intp), values)
+    def _births(self, batch: Batch) -> Categorical:
+        """When each process was made; many are made in one millisecond."""
+        unix_ns = batch.rows["start_ns"] + np.uint64(self._steady(batch.clock_offset_ns))
+        milliseconds = unix_ns // np.uint64(10**6)
+        distinct, codes = np.unique(milliseconds, return_inverse=True)
+        return Categorical(codes, [Facts({names.PROCESS_CREATION_TIME: iso_time(at)}) for at in distinct.tolist()])
 
     def _steady(self, offset_ns: int) -> int:
         """The offset used before, until the clock is set: a process is known by pid and creation time, and the two
@@ -78,10 +76,21 @@ class Prepare:
         return self._clock_offset_ns
 
 
-def iso_time(unix_ns: int) -> str:
-    """ISO 8601 in UTC with milliseconds."""
-    seconds, rest_ns = divmod(unix_ns, 10**9)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns // 10**6:03d}Z"
+def iso_time(unix_ms: int) -> str:
+    """ISO 8601 in UTC."""
+    at = datetime.fromtimestamp(unix_ms // 1000, UTC).replace(microsecond=unix_ms % 1000 * 1000, tzinfo=None)
+    return at.isoformat(timespec="milliseconds") + "Z"
+
+
+def _images(rows: NDArray[np.void]) -> Categorical:
+    """What is known of each execution; few commands are run again and again."""
+    place: dict[bytes, int] = {}
+    codes = np.fromiter((place.setdefault(command, len(place)) for command in rows["command"].tolist()), np.intp)
+    return Categorical(codes, [_command(command) for command in place])
+
+
+def _command(command: bytes) -> Facts:
+    return Facts({names.PROCESS_COMMAND: command.decode(errors="replace")} if command else {})
 
 
 def exec_lines(batch: Batch) -> Iterator[str]:
@@ -164,7 +173,8 @@ PROBE = Probe(
             body=exec_lines,
             attributes=(
                 *PROCESS,
-                Known("image", (names.PROCESS_COMMAND, names.PROCESS_CREATION_TIME)),
+                Known("image", (names.PROCESS_COMMAND,)),
+                Known("birth", (names.PROCESS_CREATION_TIME,)),
                 Number(names.PROCESS_USER_ID, "uid"),
                 Known("parent", (names.OTELBPF_PARENT_EXECUTABLE_NAME,)),
             ),
@@ -182,7 +192,7 @@ PROBE = Probe(
                 Number(names.PROCESS_EXIT_CODE, "code", absent=NO_CODE),
                 Choice(names.OTELBPF_PROCESS_EXIT_SIGNAL, "exit_signal", SIGNAL_NAMES),
                 Number(names.OTELBPF_PROCESS_DURATION, "duration_ns", scale=1e-9),
-                Known("image", (names.PROCESS_CREATION_TIME,)),
+                Known("birth", (names.PROCESS_CREATION_TIME,)),
             ),
         ),
     ),

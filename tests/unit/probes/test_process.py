@@ -51,9 +51,10 @@ def test_what_is_known_of_an_execution():
         {"kind": EXEC, "start_ns": 5 * SECOND + 1_999_999, "command": b"curl"},
         {"kind": EXIT, "start_ns": 5 * SECOND, "time_ns": 6 * SECOND},
     )
-    assert values(batch, "image") == [
-        {names.PROCESS_CREATION_TIME: "2023-11-14T22:13:25.001Z", names.PROCESS_COMMAND: "curl"},
-        {names.PROCESS_CREATION_TIME: "2023-11-14T22:13:25.000Z"},
+    assert values(batch, "image") == [{names.PROCESS_COMMAND: "curl"}, {}]
+    assert [birth[names.PROCESS_CREATION_TIME] for birth in values(batch, "birth")] == [
+        "2023-11-14T22:13:25.001Z",
+        "2023-11-14T22:13:25.000Z",
     ]
     assert batch.number("duration_ns").tolist()[1] == SECOND
 
@@ -62,7 +63,7 @@ def test_both_records_of_a_process_say_the_same_time_of_creation():
     """The offset between the clocks is measured again and again, and wobbles; a step of the clock is taken over."""
     prepare, born = Prepare(), {"start_ns": 5 * SECOND}
     times = [
-        values(prepared({"kind": EXIT, **born}, offset_ns=OFFSET_NS + wobble_ns, prepare=prepare), "image")[0]
+        values(prepared({"kind": EXIT, **born}, offset_ns=OFFSET_NS + wobble_ns, prepare=prepare), "birth")[0]
         for wobble_ns in (0, -150, 2_000_000, -3600 * SECOND, -3600 * SECOND + 5)
     ]
     assert [time[names.PROCESS_CREATION_TIME][11:19] for time in times] == ["22:13:25"] * 3 + ["21:13:25"] * 2
@@ -105,7 +106,8 @@ def test_signals_have_their_names():
     assert 0 not in SIGNAL_NAMES
 
 
-@pytest.mark.parametrize("unix_ns", [0, 999_999, 1_700_000_000_999_999_999])
-def test_iso_times_have_milliseconds(unix_ns):
-    assert iso_time(unix_ns).endswith("Z")
-    assert len(iso_time(unix_ns)) == len("2023-11-21T09:25:34.853Z")
+@pytest.mark.parametrize(
+    ("unix_ms", "text"), [(0, "1970-01-01T00:00:00.000Z"), (1_700_000_000_999, "2023-11-14T22:13:20.999Z")]
+)
+def test_iso_times_have_milliseconds(unix_ms, text):
+    assert iso_time(unix_ms) == text

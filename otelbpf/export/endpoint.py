@@ -88,7 +88,9 @@ class Certificates:
 def read_certificates(name: str, tls: Tls) -> Certificates:
     """Reads and checks the files that `tls` names. Raises ConfigError that says which one is wrong and how."""
     certificates = Certificates(
-        _read(name, "ca_file", tls.ca_file), _read(name, "cert_file", tls.cert_file), _read(name, "key_file", tls.key_file)
+        _read(name, "ca_file", tls.ca_file),
+        _read(name, "cert_file", tls.cert_file),
+        _read(name, "key_file", tls.key_file),
     )
     if bool(tls.cert_file) != bool(tls.key_file):
         missing = "key_file" if tls.cert_file else "cert_file"

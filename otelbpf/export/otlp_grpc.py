@@ -76,7 +76,9 @@ class GrpcTransport:
     def _open(self) -> grpc.Channel:
         import grpc
 
-        options: list[tuple[str, int | str]] = [(f"grpc.{key}_reconnect_backoff_ms", wait_ms) for key, wait_ms in RECONNECT_MS.items()]
+        options: list[tuple[str, int | str]] = [
+            (f"grpc.{key}_reconnect_backoff_ms", wait_ms) for key, wait_ms in RECONNECT_MS.items()
+        ]
         options.append(("grpc.primary_user_agent", f"otelbpf/{__version__}"))
         compression = grpc.Compression.Gzip if self._settings.compression == "gzip" else grpc.Compression.NoCompression
         if not self.endpoint.secure:

@@ -119,7 +119,9 @@ def answer_of(status: int, headers: Any, body: bytes, items: int) -> Answer:
         return parse(body, items)
     asked = headers.get("Retry-After")
     after_s = retry_after_s(asked, datetime.now(UTC)) if asked else None
-    message, _ = status_details(body) if content_type == PROTOBUF else (shortened(body.decode("utf-8", "replace")), None)
+    message, _ = (
+        status_details(body) if content_type == PROTOBUF else (shortened(body.decode("utf-8", "replace")), None)
+    )
     if 300 <= status < 400:
         message = f"redirected to {headers.get('Location', 'nowhere')}"
     return Failure(f"HTTP {status}", message, status in RETRYABLE, after_s)

@@ -185,9 +185,7 @@ class Queue:
         """Signal → how full its queue is."""
         with self._changed:
             return {
-                signal: QueueSize(
-                    lane.size_bytes, self.max_bytes, sum(entry.request.items for entry in lane.in_flight)
-                )
+                signal: QueueSize(lane.size_bytes, self.max_bytes, sum(entry.request.items for entry in lane.in_flight))
                 for signal, lane in self._lanes.items()
             }
 

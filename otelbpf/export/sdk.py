@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from opentelemetry._logs import Logger
     from opentelemetry.metrics import Meter
 
+    from otelbpf.config import Tls
+
 LOG_DELAY_MS = 1000
 
 
 class Sdk:
     """Providers that send to one peer. Making one imports the SDK and starts its threads; `close` ends them."""
 
-    def __init__(self, name: str, settings: OtlpGrpc | OtlpHttp, resource: Mapping[str, Any], interval_s: float) -> None:
+    def __init__(
+        self, name: str, settings: OtlpGrpc | OtlpHttp, resource: Mapping[str, Any], interval_s: float
+    ) -> None:
         from opentelemetry.sdk._logs import LoggerProvider
         from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
         from opentelemetry.sdk.metrics import MeterProvider
@@ -92,7 +96,9 @@ def _grpc_exporters(name: str, settings: OtlpGrpc) -> tuple[Any, Any]:
     common: dict[str, Any] = {
         "endpoint": endpoint.authority,
         "insecure": not endpoint.secure,
-        "credentials": grpc.ssl_channel_credentials(files.authorities, files.key, files.chain) if endpoint.secure else None,
+        "credentials": grpc.ssl_channel_credentials(files.authorities, files.key, files.chain)
+        if endpoint.secure
+        else None,
         "headers": {key.lower(): value for key, value in settings.headers.items()},
         "timeout": settings.timeout,
         "compression": grpc.Compression.Gzip if settings.compression == "gzip" else grpc.Compression.NoCompression,
@@ -114,7 +120,7 @@ def _http_exporters(name: str, settings: OtlpHttp) -> tuple[Any, Any]:
         "headers": dict(settings.headers),
         "timeout": settings.timeout,
         "compression": Compression.Gzip if settings.compression == "gzip" else Compression.NoCompression,
-        "session": _named_session(settings.tls.server_name_override) if settings.tls.server_name_override else None,
+        "session": _session(settings.tls),
     }
     fallback = next(iter(endpoints.values()))
     return (
@@ -123,15 +129,24 @@ def _http_exporters(name: str, settings: OtlpHttp) -> tuple[Any, Any]:
     )
 
 
-def _named_session(server_name: str) -> Any:
-    """A requests session that expects the server to be *server_name*, whatever the endpoint says."""
+def _session(tls: Tls) -> Any:
+    """A requests session that trusts, and expects, what *tls* says.
+
+    By itself requests prefers REQUESTS_CA_BUNDLE to a `ca_file` that was set, and takes the endpoint's name only.
+    """
     import requests
     from requests.adapters import HTTPAdapter
 
-    class Named(HTTPAdapter):
+    name = tls.server_name_override
+    expected: dict[str, Any] = {"server_hostname": name, "assert_hostname": name} if name else {}
+
+    class AsSet(HTTPAdapter):
         def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
-            super().init_poolmanager(*arguments, server_hostname=server_name, assert_hostname=server_name, **more)
+            super().init_poolmanager(*arguments, **(more | expected))
+
+        def send(self, request: Any, *arguments: Any, **more: Any) -> Any:
+            return super().send(request, *arguments, **(more | ({"verify": tls.ca_file} if tls.ca_file else {})))
 
     session = requests.Session()
-    session.mount("https://", Named())
+    session.mount("https://", AsSet())
     return session

@@ -83,9 +83,7 @@ class Complaints:
 class Sender:
     """Exports to one peer. A context manager; `export` never waits, `flush` ends it."""
 
-    def __init__(
-        self, name: str, transport: Transport, retry: Retry, max_bytes: int, signals: Collection[str]
-    ) -> None:
+    def __init__(self, name: str, transport: Transport, retry: Retry, max_bytes: int, signals: Collection[str]) -> None:
         self.name = name
         self.transport = transport
         self.component = transport.component

@@ -123,7 +123,10 @@ class Telemetry:
 
     def up(self, exporter: str) -> None:
         self._tell(
-            names.EVENT_AGENT_EXPORTER_UP, INFO, f"exporter {exporter}: the peer answers again", self._component(exporter)
+            names.EVENT_AGENT_EXPORTER_UP,
+            INFO,
+            f"exporter {exporter}: the peer answers again",
+            self._component(exporter),
         )
 
     def lost(self, exporter: str, signal: str, reason: str, items: int, message: str) -> None:

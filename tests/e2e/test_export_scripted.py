@@ -259,7 +259,15 @@ def test_an_outage_longer_than_the_queue(peer):
 def test_everything_at_once_balances(peer):
     """A long script of all that can happen; both ends agree on every record."""
     retry, refuse = code(peer, "UNAVAILABLE", 503), code(peer, "INVALID_ARGUMENT", 400)
-    steps = [Accept(), Fail(retry), Accept(1, "x"), Fail(refuse, "y"), Accept(), Fail(retry, retry_after=0), Accept(3, "z")]
+    steps = [
+        Accept(),
+        Fail(retry),
+        Accept(1, "x"),
+        Fail(refuse, "y"),
+        Accept(),
+        Fail(retry, retry_after=0),
+        Accept(3, "z"),
+    ]
     peer.play(*steps * 10)
     with exporter(peer) as sending:
         for number in range(40):
@@ -268,7 +276,9 @@ def test_everything_at_once_balances(peer):
         assert sending.flush(soon())
     for signal, there in (("logs", len(numbers(peer.bodies()))), ("metrics", points(peer.bodies("metrics")))):
         ledger = sending.ledger()[signal]
-        partly = sum(one.step.rejected for one in peer.received if one.signal == signal and isinstance(one.step, Accept))
+        partly = sum(
+            one.step.rejected for one in peer.received if one.signal == signal and isinstance(one.step, Accept)
+        )
         refused = sum(1 for one in peer.received if one.signal == signal and one.step == Fail(refuse, "y"))
         each = {"logs": 4, "metrics": 6}[signal]
         assert ledger.balanced

@@ -103,13 +103,20 @@ def check_points(points, kind) -> None:
     assert found["otelbpf.agent.probe.run.time", probe] == 2.5
     assert found["otelbpf.agent.map.capacity", ("otelbpf.map.name", "filter_ports")] == 64
     assert found["otelbpf.agent.queue.capacity", ("otelbpf.queue.name", f"otlp_{kind}/logs")] == 32 * 2**20
-    assert found["otelbpf.agent.probe.status", ("otelbpf.probe.name", "dns_lookup"), ("otelbpf.probe.state", "failed")] == 1
+    assert (
+        found["otelbpf.agent.probe.status", ("otelbpf.probe.name", "dns_lookup"), ("otelbpf.probe.state", "failed")]
+        == 1
+    )
     lag = next(point for point in points if point.metric == "otelbpf.agent.event.lag")
     assert (lag.count, lag.bounds) == (1, names.LAG_BOUNDS)
     memory = next(point for point in points if point.metric == "process.memory.usage")
     assert memory.value > 10 * 2**20
     resource = memory.resource
-    assert (resource["service.name"], resource["service.instance.id"], resource["host.name"]) == ("otelbpf", "0123", "node")
+    assert (resource["service.name"], resource["service.instance.id"], resource["host.name"]) == (
+        "otelbpf",
+        "0123",
+        "node",
+    )
     assert resource["telemetry.sdk.language"] == "python"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import os
 import socket
 import ssl
 import struct
@@ -17,6 +18,8 @@ from concurrent import futures
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core looks once, when it is first imported
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -103,7 +106,9 @@ class Peer:
 
     def bodies(self, signal: str = "logs", *, accepted: bool = True) -> list[bytes]:
         """The requests of *signal* in order of arrival; without those that failed, unless asked for."""
-        return [one.body for one in self.received if one.signal == signal and (isinstance(one.step, Accept) or not accepted)]
+        return [
+            one.body for one in self.received if one.signal == signal and (isinstance(one.step, Accept) or not accepted)
+        ]
 
     def take(self, signal: str, body: bytes, headers: dict[str, str]) -> Step:
         """Notes a request and gives the step for it."""

@@ -28,7 +28,9 @@ def test_grpc(text, insecure, expected):
     assert (endpoint.host, endpoint.port, endpoint.secure) == expected
 
 
-@pytest.mark.parametrize("text", ["ftp://collector", "http://", "collector:port", "collector:99999", "[::1", "unix:///x"])
+@pytest.mark.parametrize(
+    "text", ["ftp://collector", "http://", "collector:port", "collector:99999", "[::1", "unix:///x"]
+)
 def test_what_is_no_endpoint_is_one_sentence_with_its_key(text):
     with pytest.raises(ConfigError, match=r"^exporters\.otlp_grpc\.endpoint: "):
         grpc_endpoint("otlp_grpc", OtlpGrpc(endpoint=text))
@@ -67,7 +69,9 @@ def test_signals_without_an_endpoint_have_none():
 
 class TestFiles:
     def test_one_that_is_missing(self, tmp_path):
-        with pytest.raises(ConfigError, match=r"^exporters\.a\.tls\.ca_file: cannot read .*: No such file or directory$"):
+        with pytest.raises(
+            ConfigError, match=r"^exporters\.a\.tls\.ca_file: cannot read .*: No such file or directory$"
+        ):
             read_certificates("a", Tls(ca_file=str(tmp_path / "none")))
 
     def test_one_that_is_something_else(self, tmp_path):

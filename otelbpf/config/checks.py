@@ -50,12 +50,8 @@ def _otlp(exporter: OtlpGrpc | OtlpHttp, path: str) -> Iterator[tuple[str, str]]
 
 def _grpc_endpoint(endpoint: str) -> Iterator[str]:
     scheme, separator, rest = endpoint.rpartition("://")
-    if separator and scheme in ("unix", "dns"):
-        return
     if separator and scheme not in ("http", "https"):
         yield f'"{printable(endpoint)}" has a scheme that is not spoken here; write host:port, http://host:port or https://host:port'
-        return
-    if rest.startswith("unix:"):
         return
     if rest.rstrip("/").count("/"):
         yield f'"{printable(endpoint)}" has a path, which gRPC has not; write host:port, or use the exporter otlp_http'

@@ -246,17 +246,10 @@ def _limited(kind: inspect.IntType | inspect.FloatType, value: float, quantity: 
 
 
 def _between(least: float | None, most: float | None, quantity: str = "") -> str:
-    low, high = (None if limit is None else quantity_text(limit, quantity) for limit in (least, most))
+    low, high = (None if limit is None else quantities.quantity_text(limit, quantity) for limit in (least, most))
     if low is None or high is None:
         return f"at most {high}" if low is None else f"at least {low}"
     return f"{low} to {high}"
-
-
-def quantity_text(value: float, quantity: str) -> str:
-    """*value* as a person writes it."""
-    if quantity == "duration":
-        return quantities.duration_text(value)
-    return quantities.size_text(int(value)) if "size" in quantity else f"{value:g}" if value % 1 else str(int(value))
 
 
 def _shown(node: Node, quantity: str = "") -> str:

@@ -72,3 +72,10 @@ def size_text(value: int) -> str:
         if value and value % BYTES[unit] == 0:
             return f"{value // BYTES[unit]}{unit}"
     return f"{value}B"
+
+
+def quantity_text(value: float, quantity: str) -> str:
+    """*value* as a person writes it, by the kind of setting (see `settings`)."""
+    if quantity == "duration":
+        return duration_text(value)
+    return size_text(int(value)) if "size" in quantity else f"{value:g}" if value % 1 else str(int(value))

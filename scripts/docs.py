@@ -1,0 +1,116 @@
+"""Write what is generated from the code: config/otelbpf.yaml, and the marked parts of README.md and docs/*.md.
+
+docs.py          writes what is stale
+docs.py --check  names it instead, and fails
+
+A part stands between `<!-- generated: NAME -->` and `<!-- end -->`; whatever is around it is written by hand.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import inspect
+
+from otelbpf.config.quantities import quantity_text
+from otelbpf.config.render import description, quantity, template, text
+from otelbpf.config.settings import EXPORTERS, Config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[1]
+PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def settings() -> str:
+    """A table of every setting for each group of the configuration."""
+    info = inspect.type_info(Config)
+    assert isinstance(info, inspect.StructType)
+    groups = [field.name for field in info.fields]
+    tables = [_table(name, _rows_of(Config, name)) for name in groups if name != "exporters"]
+    exporters = [_table(f"exporters.{name}", _rows(inspect.type_info(kind), "")) for name, kind in EXPORTERS.items()]
+    return "\n".join([*tables, *exporters])
+
+
+def _table(title: str, rows: Iterator[tuple[str, str, str, str]]) -> str:
+    lines = [f"### {title}", "", "| setting | default | range | meaning |", "|---|---|---|---|"]
+    lines += [f"| `{key}` | {default} | {limits} | {meaning} |" for key, default, limits, meaning in rows]
+    return "\n".join([*lines, ""])
+
+
+def _rows_of(kind: type, name: str) -> Iterator[tuple[str, str, str, str]]:
+    info = inspect.type_info(kind)
+    assert isinstance(info, inspect.StructType)
+    field = next(field for field in info.fields if field.name == name)
+    inner = _bare(field.type)
+    if isinstance(inner, inspect.StructType):
+        yield from _rows(inner, "")
+    else:
+        yield _row(field, name)
+
+
+def _rows(kind: inspect.Type, path: str) -> Iterator[tuple[str, str, str, str]]:
+    assert isinstance(kind, inspect.StructType)
+    for field in sorted(kind.fields, key=lambda field: not field.name.endswith("endpoint")):
+        inner = _bare(field.type)
+        key = f"{path}{field.name}"
+        if isinstance(inner, inspect.StructType):
+            yield from _rows(inner, f"{key}.")
+        else:
+            yield _row(field, key)
+
+
+def _row(field: inspect.Field, key: str) -> tuple[str, str, str, str]:
+    default = "required" if field.required else f"`{_default(field)}`"
+    return key, default, _range(field.type), description(field.type).replace("|", r"\|")
+
+
+def _default(field: inspect.Field) -> str:
+    value = field.default_factory() if callable(field.default_factory) else field.default
+    return text(value, field.type)
+
+
+def _range(kind: inspect.Type) -> str:
+    inner = _bare(kind)
+    if isinstance(inner, inspect.LiteralType):
+        return ", ".join(f"`{word}`" for word in sorted(inner.values))
+    low, high = getattr(inner, "ge", None), getattr(inner, "le", None)
+    measure = quantity(kind)
+    texts = [quantity_text(limit, measure) for limit in (low, high) if limit is not None]
+    if len(texts) == 2:
+        return f"{texts[0]} to {texts[1]}"
+    return "" if not texts else f"from {texts[0]}" if low is not None else f"to {texts[0]}"
+
+
+def _bare(kind: inspect.Type) -> inspect.Type:
+    return kind.type if isinstance(kind, inspect.Metadata) else kind
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "settings": settings,
+}
+
+
+def documents() -> Iterator[tuple[Path, str]]:
+    """Each generated file and what it should be."""
+    yield ROOT / "config" / "otelbpf.yaml", template()
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        yield path, PART.sub(lambda part: f"{part[1]}\n{PARTS[part[2]]().strip()}\n\n{part[3]}", path.read_text())
+
+
+def main() -> int:
+    """0 when all is fresh, or was written."""
+    stale = [(path, fresh) for path, fresh in documents() if not path.exists() or path.read_text() != fresh]
+    for path, fresh in stale:
+        print(f"{path.relative_to(ROOT)}: {'stale; run make docs' if '--check' in sys.argv else 'written'}")
+        if "--check" not in sys.argv:
+            path.write_text(fresh)
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

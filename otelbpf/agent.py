@@ -52,7 +52,8 @@ WAITING_BYTES = 32 << 20
 def run(
     config: Config, ending: threading.Event, *, seconds: float | None = None, record: Path | None = None
 ) -> Iterator[str]:
-    """Watches this node until *ending* is set or *seconds* have passed; gives lines for a person: ready, the summary.
+    """Watches this node until *ending* is set or *seconds* have passed; gives lines for a person: what is not seen,
+    ready, the summary.
 
     Raises OtelbpfError with one sentence when it cannot start. Everything it opened is closed when it returns.
     """
@@ -63,9 +64,8 @@ def run(
         outputs = open_.enter_context(exporters(config))
         machine = MachineRecorder(Machine()) if record else Machine()
         enrichment = open_.enter_context(Enrichment(config, machine))
-        tried = open_.enter_context(
-            attach_all(stages.enabled(config), config, before_attach=_filters(config, machine))
-        )
+        tried = open_.enter_context(attach_all(stages.enabled(config), config, before_attach=_filters(config, machine)))
+        yield from (sentence for probe in tried for sentence in _shortcomings(probe))
         probes = _usable(tried)
         recorder = open_.enter_context(_recorder(record, probes)) if record else None
         drain = open_.enter_context(Drain([probe.source for probe in probes], WAITING_BYTES))
@@ -102,12 +102,11 @@ def _filters(config: Config, machine: Answers) -> Callable[[Object], None]:
 
 
 def _usable(tried: Sequence[AttachedProbe]) -> list[AttachedProbe]:
-    """The probes that this kernel accepted. What it refused costs that probe only, and is said on stderr."""
-    for probe in tried:
-        for line in _shortcomings(probe):
-            print(f"otelbpf: {line}", file=sys.stderr, flush=True)
+    """The probes that this kernel accepted. What it refused costs that probe only."""
     if not any(probe.way and probe.probe.events for probe in tried):
-        raise CannotRun("no probe could be attached, so there is nothing to watch; `otelbpf check` says what is missing")
+        raise CannotRun(
+            "no probe could be attached, so there is nothing to watch; `otelbpf check` says what is missing"
+        )
     return [probe for probe in tried if probe.way]
 
 
@@ -131,9 +130,9 @@ def _telemetry(
 def _shortcomings(probe: AttachedProbe) -> Iterator[str]:
     if probe.way is None:
         reasons = "; ".join(f"{what}: {reason}" for what, reason in probe.refused) or "it has no way on this kernel"
-        yield f"probe {probe.probe.name} is off: {reasons}"
+        yield f"otelbpf: probe {probe.probe.name} is off: {reasons}"
     for detail in probe.lost:
-        yield f"probe {probe.probe.name} does not see {detail}; `otelbpf check` says why"
+        yield f"otelbpf: probe {probe.probe.name} does not see {detail}; `otelbpf check` says why"
 
 
 def _recorder(path: Path, probes: Sequence[AttachedProbe]) -> Recorder:

@@ -22,7 +22,7 @@ class Facts(dict[str, Any]):
 
     __slots__ = ("encoded",)
 
-    def __init__(self, values: Mapping[str, Any] = {}) -> None:  # noqa: B006 - read only, and the common case
+    def __init__(self, values: Mapping[str, Any] = {}) -> None:
         super().__init__(values)
         self.encoded: dict[Any, Any] = {}
 
@@ -78,7 +78,9 @@ class Batch:
     def select(self, chosen: NDArray[Any]) -> Batch:
         """The same batch with the rows of a mask or of indices only."""
         columns: dict[str, Column] = {
-            name: Categorical(column.codes[chosen], column.values) if isinstance(column, Categorical) else column[chosen]
+            name: Categorical(column.codes[chosen], column.values)
+            if isinstance(column, Categorical)
+            else column[chosen]
             for name, column in self.columns.items()
         }
         return Batch(self.probe, self.rows[chosen], self.clock_offset_ns, columns, self.snapshot)

@@ -28,7 +28,9 @@ INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and exits."""
     options = _parser().parse_args(arguments)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's, which we never use: idle threads cost memory and wakes
+    os.environ.setdefault(
+        "OPENBLAS_NUM_THREADS", "1"
+    )  # numpy's, which we never use: idle threads cost memory and wakes
     try:
         code = options.command(options)
         sys.stdout.flush()

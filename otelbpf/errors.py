@@ -17,11 +17,11 @@ class ConfigError(OtelbpfError):
     """A configuration that cannot be used."""
 
 
-class CannotRun(OtelbpfError):
+class CannotRun(OtelbpfError):  # noqa: N818 - reads as a sentence where it is raised
     """The agent cannot start here."""
 
 
-class Unsupported(OtelbpfError):
+class Unsupported(OtelbpfError):  # noqa: N818 - an answer, not an error
     """*what* is not possible on this kernel because of *reason*."""
 
     def __init__(self, what: str, reason: str) -> None:

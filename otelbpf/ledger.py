@@ -66,18 +66,20 @@ def summary(
     yield _row("events", EVENT_TERMS, "")
     for probe, ledger in events.items():
         numbers = [sum(ledger.lost.values()) if term == "lost" else getattr(ledger, term) for term in EVENT_TERMS]
-        yield _row(probe, numbers, _verdict(ledger.balanced, ledger.lost))
+        yield _row(probe, numbers, _verdict(ledger, ledger.lost))
     yield _row("records", RECORD_TERMS, "")
     for (exporter, signal), record in records.items():
-        numbers = [sum(record.dropped.values()) if term == "dropped" else getattr(record, term) for term in RECORD_TERMS]
-        yield _row(f"{exporter} {signal}", numbers, _verdict(record.balanced, record.dropped))
+        numbers = [
+            sum(record.dropped.values()) if term == "dropped" else getattr(record, term) for term in RECORD_TERMS
+        ]
+        yield _row(f"{exporter} {signal}", numbers, _verdict(record, record.dropped))
 
 
 def _row(title: str, cells: Iterable[object], note: str) -> str:
     return (f"{title:<24}" + "".join(f"{cell!s:>13}" for cell in cells) + f"  {note}").rstrip()
 
 
-def _verdict(balanced: bool, losses: Mapping[str, int]) -> str:
+def _verdict(ledger: EventLedger | RecordLedger, losses: Mapping[str, int]) -> str:
     reasons = ", ".join(f"{reason} {count}" for reason, count in losses.items() if count)
-    verdict = "balanced" if balanced else "DOES NOT BALANCE"
+    verdict = "balanced" if ledger.balanced else "DOES NOT BALANCE"
     return f"{verdict} ({reasons})" if reasons else verdict

@@ -9,9 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Self
 
 from otelbpf.batch import Batch
 from otelbpf.ledger import EventLedger
@@ -19,6 +17,7 @@ from otelbpf.ledger import EventLedger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from otelbpf.enrich import Enrichment
@@ -124,7 +123,7 @@ class Conveyor:
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="line", daemon=True)
 
-    def __enter__(self) -> Conveyor:
+    def __enter__(self) -> Self:
         now = time.monotonic()
         for timer in self._timers:
             timer.due = now + timer.interval_s
@@ -152,7 +151,7 @@ class Conveyor:
                 now = time.monotonic()
                 for timer in self._timers:
                     timer.run_if_due(now)
-        except BaseException as error:  # kept for the main thread, which ends the agent with it
+        except BaseException as error:  # noqa: BLE001 - kept for the main thread, which ends the agent with it
             self.failure = error
 
     def _until_due(self) -> float:

@@ -117,9 +117,7 @@ class Recording:
 
     def _read_header(self) -> Layouts:
         try:
-            header = json.loads(self._file.readline(1 << 20))
-            if header["format"] != MAGIC:
-                raise ValueError
+            header = _of_our_format(json.loads(self._file.readline(1 << 20)))
             version = header["version"]
             layouts = {
                 (kind, probe): np.lib.format.descr_to_dtype(_tuples(descr)) for kind, probe, descr in header["layouts"]
@@ -155,6 +153,12 @@ class Recording:
         except (OverflowError, MemoryError):
             return None
         return data if len(data) == size else None
+
+
+def _of_our_format(header: Any) -> Any:
+    if header["format"] != MAGIC:
+        raise ValueError(header["format"])
+    return header
 
 
 def _tuples(descr: Any) -> Any:

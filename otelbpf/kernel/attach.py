@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from otelbpf.errors import Unsupported
 from otelbpf.kernel import features
@@ -67,7 +67,7 @@ class AttachedProbe:
     """What loading and attaching took, vain tries included."""
 
     @property
-    def state(self) -> str:
+    def state(self) -> Literal["attached", "degraded", "failed"]:
         """`attached`, `degraded` (works, but see `lost`) or `failed`."""
         if self.way is None:
             return "failed"

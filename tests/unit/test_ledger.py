@@ -22,7 +22,16 @@ def test_the_summary_gives_reasons_for_losses_and_drops() -> None:
     records = {("console", "logs"): SignalLedger(made=9, accepted=3, rejected=0, queued=1, dropped={"queue_full": 5})}
     lines = list(summary(12.34, events, records))
     assert lines[0] == "summary: 12.3 s"
-    assert lines[1].split() == ["events", "seen", "processed", "filtered", "throttled", "lost", "undecodable", "pending"]
+    assert lines[1].split() == [
+        "events",
+        "seen",
+        "processed",
+        "filtered",
+        "throttled",
+        "lost",
+        "undecodable",
+        "pending",
+    ]
     assert lines[2].endswith("balanced (ring_full 2, pending_full 1)")
     assert lines[3].split() == ["records", "made", "accepted", "rejected", "dropped", "queued"]
     assert lines[4].split()[:7] == ["console", "logs", "9", "3", "0", "5", "1"]

@@ -46,7 +46,9 @@ def test_a_file_cut_anywhere_ends_with_the_last_whole_frame(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\x00\xff\x00\n", b"{}\n", b"[]\n", b'{"format": "other"}\n'], ids=["empty", "binary", "map", "list", "other"]
+    "content",
+    [b"", b"\x00\xff\x00\n", b"{}\n", b"[]\n", b'{"format": "other"}\n'],
+    ids=["empty", "binary", "map", "list", "other"],
 )
 def test_a_file_that_is_no_recording_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"

@@ -155,8 +155,8 @@ static __always_inline void path_of(struct file___path *file, char *to)
 	bpf_probe_read_kernel_str(to, FILENAME_BYTES, room->path + (at & (FILENAME_BYTES - 1)));
 }
 
-static __always_inline void fill_common(struct process *event, struct event_head *head, struct task_struct___process *task,
-					enum process_kind kind)
+static __always_inline void fill_common(struct process *event, struct event_head *head,
+					struct task_struct___process *task, enum process_kind kind)
 {
 	struct task_struct___process *leader = task->group_leader;
 	struct task_struct___process *parent = leader->real_parent;

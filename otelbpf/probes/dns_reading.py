@@ -47,6 +47,10 @@ class Reading:
         self._questions: dict[str, Facts] = {}
         self._kinds: dict[int, Facts] = {}
 
+    def sizes(self) -> dict[str, int]:
+        """Entries of each cache."""
+        return {"messages": len(self._messages), "questions": len(self._questions), "kinds": len(self._kinds)}
+
     def kinds(self, types: NDArray[Any]) -> Categorical:
         """The names of question types, a thing each."""
         distinct, codes = np.unique(types, return_inverse=True)

@@ -64,7 +64,7 @@ class Line:
         What teaches (DNS answers, executions, cgroups) is learnt from all batches before any is enriched: probes
         have rings of their own, so a connection may be read before the lookup that named its peer.
         """
-        prepared = [(part, self._prepared(part, clock_offset_ns)) for part in arrived if len(part.rows)]
+        prepared = [(part, self._prepared(part, clock_offset_ns)) for part in arrived if part.snapshot or len(part.rows)]
         batches = [batch for _part, batch in prepared]
         self.wanted.learn(batches)
         self.enrichment.learn(batches)

@@ -25,28 +25,21 @@ def constants(config: Any) -> Mapping[str, int]:
         "filter_ports_exclude": bool(filters.ports.exclude),
         "filter_addresses_include": bool(filters.addresses.include),
         "filter_addresses_exclude": bool(filters.addresses.exclude),
-        "filter_cgroups_include": bool(filters.cgroups.include),
         "filter_cgroups_exclude": bool(filters.cgroups.exclude),
     }
 
 
 def fill(loaded: Object, config: Any, cgroups: Iterable[tuple[int, str]] = ()) -> None:
-    """Puts ports, addresses and the *cgroups* (id and path) into the maps of a loaded object, before it is attached."""
+    """Puts ports, addresses and those *cgroups* (id and path) that are excluded into the maps of a loaded object,
+    before it is attached."""
     ports, addresses = config.filters.ports, config.filters.addresses
     for port, verdict in _verdicts(ports):
         loaded.map("filter_ports").update(struct.pack("=H", port), bytes([verdict]))
     for network, verdict in _verdicts(addresses):
         loaded.map("filter_addresses").update(prefix(network), bytes([verdict]))
     for cgroup_id, path in cgroups:
-        judge_cgroup(loaded, config, cgroup_id, path)
-
-
-def judge_cgroup(loaded: Object, config: Any, cgroup_id: int, path: str) -> None:
-    """Puts a cgroup into the map of a loaded object if a pattern matches its *path*; call it for each that is there
-    or comes."""
-    verdict = cgroup_verdict(config, path)
-    if verdict:
-        loaded.map("filter_cgroups").update(struct.pack("=Q", cgroup_id), bytes([verdict]))
+        if cgroup_verdict(config, path) == EXCLUDE:
+            loaded.map("filter_cgroups").update(struct.pack("=Q", cgroup_id), bytes([EXCLUDE]))
 
 
 def cgroup_verdict(config: Any, path: str) -> int:

@@ -10,12 +10,12 @@
 /* The agent's thread group in the initial pid namespace: what it sends is not news. 0 = off. */
 const volatile __u32 self_pid = 0;
 
-/* One pair for each list: something of it must match, nothing of it may. */
+/* A pair for each kind: something of the one list must match, nothing of the other may. Cgroups that are to be
+ * included are chosen in user space: a list here would lose the first events of each new one. */
 const volatile bool filter_ports_include = false;
 const volatile bool filter_ports_exclude = false;
 const volatile bool filter_addresses_include = false;
 const volatile bool filter_addresses_exclude = false;
-const volatile bool filter_cgroups_include = false;
 const volatile bool filter_cgroups_exclude = false;
 
 struct filter_prefix {
@@ -75,9 +75,7 @@ static __always_inline bool filtered_address(const __u8 remote[16])
 
 static __always_inline bool filtered_cgroup(__u64 cgroup_id)
 {
-	const __u8 *verdict = bpf_map_lookup_elem(&filter_cgroups, &cgroup_id);
-
-	return filter_says(verdict, FILTER_EXCLUDE) || (filter_cgroups_include && !filter_says(verdict, FILTER_INCLUDE));
+	return filter_says(bpf_map_lookup_elem(&filter_cgroups, &cgroup_id), FILTER_EXCLUDE);
 }
 
 /* For events that belong to a process only. */
@@ -85,7 +83,7 @@ static __always_inline bool filtered_owner(const struct event_head *head)
 {
 	if (self_pid && head->pid == self_pid)
 		return true;
-	return (filter_cgroups_include || filter_cgroups_exclude) && filtered_cgroup(head->cgroup_id);
+	return filter_cgroups_exclude && filtered_cgroup(head->cgroup_id);
 }
 
 /* Whether the user does not want this event; the caller counts it (`COUNT(filtered)`). Ports in host order. */

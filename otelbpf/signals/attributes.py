@@ -9,7 +9,7 @@ import numpy as np
 from otelbpf.batch import Categorical
 from otelbpf.probes.probe import Choice, Constant, Hex, Known, Number
 from otelbpf.signals import names, wire
-from otelbpf.signals.rows import gathered
+from otelbpf.signals.rows import distinct_of, gathered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from otelbpf.batch import Batch, Facts
     from otelbpf.probes.probe import Attribute
-    from otelbpf.signals.name import AttributeName
 
 
 def checked(attributes: Iterable[Attribute], where: str) -> tuple[Attribute, ...]:
@@ -58,14 +57,19 @@ class Blocks:
 
     def __init__(self, tag: bytes, known: Known, *, legacy: bool) -> None:
         self.column = known.column
-        self._tag = tag
-        self._names = tuple(name for name in known.names if legacy or name not in names.LEGACY_ONLY)
-        self._older: Mapping[AttributeName, AttributeName] = names.LEGACY if legacy else {}
+        self._writers = [
+            (str(name), wire.Writer(tag, name)) for name in known.names if legacy or name not in names.LEGACY_ONLY
+        ]
+        if legacy:
+            older = ((name, names.LEGACY[name]) for name in known.names if name in names.LEGACY)
+            self._writers += [(str(name), wire.Writer(tag, old, names.LEGACY_VALUES.get(old))) for name, old in older]
 
     def encoded(self, facts: Facts) -> bytes:
         block: bytes | None = facts.encoded.get(self)
         if block is None:
-            block = facts.encoded[self] = wire.attributes(self._tag, facts, self._names) + self._older_names(facts)
+            block = facts.encoded[self] = b"".join(
+                [writer(facts[name]) for name, writer in self._writers if name in facts]
+            )
         return block
 
     def of(self, batch: Batch) -> tuple[list[bytes], NDArray[np.intp]] | None:
@@ -78,23 +82,11 @@ class Blocks:
         lengths = np.fromiter(map(len, blocks), np.intp, len(blocks))
         return gathered(blocks, codes), lengths[codes]
 
-    def _older_names(self, facts: Facts) -> bytes:
-        block = b""
-        for name in self._names:
-            value = facts.get(name)
-            if name in self._older and wire.known(value):
-                older = self._older[name]
-                words = names.LEGACY_VALUES.get(older, {})
-                block += wire.attribute(self._tag, older, wire.typed(older, words.get(str(value), value)))
-        return block
-
 
 def occurring(column: Categorical) -> tuple[NDArray[np.intp], list[Facts]]:
     """The column with only those things that a row has: the tables of enrichment may be far larger than a batch."""
-    if len(column.values) <= 64:
-        return column.codes, list(column.values)
-    distinct, codes = np.unique(column.codes, return_inverse=True)
-    return codes, [column.values[code] for code in distinct.tolist()]
+    distinct, codes = distinct_of(column.codes, len(column.values))
+    return codes, [column.values[code] for code in distinct]
 
 
 class Codes:

@@ -105,7 +105,7 @@ class Index:
         """The slot of each key, made where there is none; *rows* are rows of *batch* that have these keys."""
         # Most keys were seen not long ago: one look at the place where their upper bits point finds them.
         places = (keys >> self._shift).astype(np.intp)
-        slots = self._recent[places].astype(np.intp)
+        slots: NDArray[np.intp] = self._recent[places].astype(np.intp)
         missing = np.flatnonzero(self._key_of[slots] != keys)
         if len(missing):
             slots[missing] = self._searched(keys[missing])

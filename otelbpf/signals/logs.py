@@ -13,6 +13,7 @@ from otelbpf.signals import wire
 from otelbpf.signals.attributes import occurring
 from otelbpf.signals.envelope import Level, Table, requests, resource_level, scope_level
 from otelbpf.signals.record import CompiledEvent
+from otelbpf.signals.rows import order_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -87,7 +88,7 @@ class Logs:
         for policy, event in events:
             chosen = policy.rows(batch)
             if len(chosen):
-                chosen = chosen[np.argsort(codes[chosen], kind="stable")]
+                chosen = chosen[order_of(codes[chosen])]
                 records = event.encode(batch.select(chosen), self._now_ns())
                 starts = np.searchsorted(codes[chosen], np.arange(len(levels) + 1))
                 tables.append(Table(records, (self._scopes[batch.probe],), starts, records.lengths))

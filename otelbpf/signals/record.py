@@ -7,6 +7,7 @@ handful of references is put in a list; everything else is done for the whole ba
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -15,7 +16,7 @@ from otelbpf.probes.probe import Choice, Constant, Hex, Known, Number
 from otelbpf.signals import names, wire
 from otelbpf.signals.attributes import Blocks, Codes, checked, present, raw_bytes, scaled, with_legacy
 from otelbpf.signals.envelope import Encoded
-from otelbpf.signals.rows import Hole, Layout, gathered, varint_format, varint_width, varints
+from otelbpf.signals.rows import Hole, Layout, distinct_of, gathered, order_of, varint_format, varint_width, varints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -179,7 +180,7 @@ def _patterns(count: int, presence: Presence) -> list[tuple[frozenset[str], NDAr
     bits = np.zeros(count, np.int64)
     for index, known in enumerate(varying.values()):
         bits |= (~known).astype(np.int64) << index
-    order = np.argsort(bits, kind="stable")
+    order = order_of(bits)
     starts = np.flatnonzero(np.diff(bits[order], prepend=-1))
     ends = [*starts[1:].tolist(), count]
     labels = list(varying)
@@ -206,18 +207,19 @@ class Choices:
     def __init__(self, fixed: bytes, choices: Sequence[Choice]) -> None:
         self._fixed = fixed
         self._choices = [(choice, Codes(choice.values)) for choice in choices]
+        self._combinations = (ERROR + 1) * math.prod(codes.count for _, codes in self._choices)
         self._blocks: dict[int, bytes] = {}
 
     def of(self, batch: Batch, severities: NDArray[np.int64]) -> tuple[list[bytes], NDArray[np.intp]]:
         mixed = severities
         for choice, codes in self._choices:
             mixed = mixed * codes.count + codes.of(batch.number(choice.column))
-        distinct, inverse = np.unique(mixed, return_inverse=True)
+        distinct, which = distinct_of(mixed, self._combinations)
         if len(self._blocks) > _MAX_BLOCKS:
             self._blocks.clear()
-        blocks = [self._blocks.get(key) or self._made(key) for key in distinct.tolist()]
+        blocks = [self._blocks.get(key) or self._made(key) for key in distinct]
         lengths = np.fromiter(map(len, blocks), np.intp, len(blocks))
-        return gathered(blocks, inverse), lengths[inverse]
+        return gathered(blocks, which), lengths[which]
 
     def _made(self, mixed: int) -> bytes:
         key, block = mixed, self._fixed

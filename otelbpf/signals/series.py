@@ -12,7 +12,7 @@ from otelbpf.signals.attributes import scaled
 from otelbpf.signals.envelope import Encoded
 from otelbpf.signals.index import grown
 from otelbpf.signals.keys import HISTOGRAM_ATTRIBUTE, NUMBER_ATTRIBUTE
-from otelbpf.signals.rows import Hole, Layout, varint_format, varint_width, varints
+from otelbpf.signals.rows import Hole, Layout, order_of, varint_format, varint_width, varints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,10 +92,7 @@ class Series:
         version = (self.index.version, self._version)
         if self._order[0] != version:
             slots = np.flatnonzero(self.start_ns)
-            resources = self.index.resource_of[slots]
-            if len(slots) and resources.max() < 2**16:
-                resources = resources.astype(np.uint16)  # sorted by radix, ten times as fast
-            self._order = (version, slots[np.argsort(resources, kind="stable")])
+            self._order = (version, slots[order_of(self.index.resource_of[slots])])
         return self._order[1]
 
     def accepted(self, slots: NDArray[np.intp], touched: NDArray[np.intp], now_ns: int) -> NDArray[np.intp]:

@@ -102,9 +102,31 @@ def known(value: Any) -> bool:
     return value is not None and value not in ("", [], ())
 
 
-def attributes(tag: bytes, values: Mapping[str, Any], chosen: Iterable[AttributeName]) -> bytes:
-    """Those of the *chosen* attributes that are known, in that order, each in the type its name has."""
-    return b"".join(attribute(tag, name, typed(name, values[name])) for name in chosen if known(values.get(name)))
+class Writer:
+    """Writes one attribute for many values: its key is encoded once, its type is the one that the table says."""
+
+    def __init__(self, tag: bytes, name: AttributeName, words: Mapping[str, str] | None = None) -> None:
+        self._tag = tag
+        self._key = field(KEY, text(name)) + VALUE
+        self._name = name
+        self._words = words or {}
+
+    def __call__(self, value: Any) -> bytes:
+        """The field; nothing when there is nothing to say."""
+        if not known(value):
+            return b""
+        if self._name.type == "str":
+            encoded = text(self._words.get(value, value) if self._words else str(value))
+            size = len(encoded)
+            if size < 100 - len(self._key):  # all lengths are one byte: most texts are
+                whole = len(self._key) + size + 3
+                return (
+                    self._tag + _ONE_BYTE[whole] + self._key + _ONE_BYTE[size + 2] + STRING + _ONE_BYTE[size] + encoded
+                )
+            payload = field(STRING, encoded)
+        else:
+            payload = any_value(typed(self._name, value))
+        return field(self._tag, self._key + varint(len(payload)) + payload)
 
 
 def typed(name: AttributeName, value: Any) -> Any:

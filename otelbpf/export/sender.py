@@ -148,11 +148,20 @@ class Sender:
             self._thread.join(JOIN_S)
 
     def _run(self) -> None:
+        # Opened for the first request only: what it imports must not compete with probes being attached.
+        entry = self._next()
+        if entry is None:
+            return
         with self.transport:
-            while not self._stopping.is_set():
-                entry = self._queue.take(IDLE_S)
-                if entry is not None:
-                    self._send(entry)
+            while entry is not None:
+                self._send(entry)
+                entry = self._next()
+
+    def _next(self) -> Waiting | None:
+        while not self._stopping.is_set():
+            if (entry := self._queue.take(IDLE_S)) is not None:
+                return entry
+        return None
 
     def _send(self, entry: Waiting) -> None:
         remaining_s = self._deadline - time.monotonic()

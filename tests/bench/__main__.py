@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BENCHES = {
     "ring": "ring:figures",
     "signals": "signals:figures",
+    "export": "bench_export:figures",
     "line": "line:figures",
     "tcp": "tcp_cost:figures",
     "kernel": "tcp_cost:kernel_figures",

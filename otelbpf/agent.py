@@ -45,8 +45,8 @@ SWEEP_INTERVAL_S = 1.0
 WATCH_INTERVAL_S = 0.5
 SWITCH_INTERVAL_S = 0.001
 """A thread that encodes must not keep the drain from its rings for the interpreter's usual 5 ms."""
-WAITING_BYTES = 32 << 20
-"""Between drain and line: half a second of the most that three rings can bring."""
+WAITING_BYTES = 16 << 20
+"""Of each probe, between drain and line: half a second of the most that its ring can bring."""
 
 
 def run(

@@ -75,8 +75,8 @@ class Batch:
             raise TypeError(f"{self.probe}: column {name} holds numbers, not things")
         return column
 
-    def select(self, chosen: NDArray[Any]) -> Batch:
-        """The same batch with the rows of a mask or of indices only."""
+    def select(self, chosen: NDArray[Any] | slice) -> Batch:
+        """The same batch with the rows of a mask, of indices or of a slice only."""
         columns: dict[str, Column] = {
             name: Categorical(column.codes[chosen], column.values)
             if isinstance(column, Categorical)

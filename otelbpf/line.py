@@ -15,7 +15,7 @@ from otelbpf.batch import Batch
 from otelbpf.ledger import EventLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from otelbpf.signals.logs import Logs
     from otelbpf.signals.metrics import Metrics
 
+PIECE_ROWS = 4096
+"""Rows that are encoded at a time: after a stall a tick may bring a hundred times as many, and each takes some 4 kB on
+the way, which the process would never give back."""
+
 
 @dataclass(slots=True)
 class Source:
@@ -36,6 +40,8 @@ class Source:
     prepare: Prepare
     processed: int = 0
     filtered: int = 0
+    carrying: int = 0
+    """Rows that were taken and are not yet in another term of the ledger."""
 
 
 @dataclass(slots=True)
@@ -64,15 +70,19 @@ class Line:
         What teaches (DNS answers, executions, cgroups) is learnt from all batches before any is enriched: probes
         have rings of their own, so a connection may be read before the lookup that named its peer.
         """
-        prepared = [(part, self._prepared(part, clock_offset_ns)) for part in arrived if part.snapshot or len(part.rows)]
+        parts = [part for part in arrived if part.snapshot or len(part.rows)]
+        for part in parts:
+            part.source.carrying = 0 if part.snapshot else len(part.rows)
+        prepared = [(part, self._prepared(part, clock_offset_ns)) for part in parts]
         batches = [batch for _part, batch in prepared]
         self.wanted.learn(batches)
         self.enrichment.learn(batches)
         for part, batch in prepared:
-            enriched = self.enrichment.enrich(self._kept(part, batch))
-            self.metrics.update(enriched)
-            for request in self.logs.encode(enriched):
-                self.export(request)
+            for piece in _pieces(self._kept(part, batch)):
+                enriched = self.enrichment.enrich(piece)
+                self.metrics.update(enriched)
+                for request in self.logs.encode(enriched):
+                    self.export(request)
 
     def collect(self, now_ns: int) -> None:
         """Sends the metrics as they stand at *now_ns* (Unix time)."""
@@ -88,7 +98,17 @@ class Line:
         if not part.snapshot:
             part.source.processed += len(kept)
             part.source.filtered += len(batch) - len(kept)
+            part.source.carrying = 0
         return kept
+
+
+def _pieces(batch: Batch) -> Iterator[Batch]:
+    """The batch in parts of at most PIECE_ROWS. A snapshot stays whole: it says what there is, and what is not."""
+    if batch.snapshot or len(batch) <= PIECE_ROWS:
+        yield batch
+        return
+    for first in range(0, len(batch), PIECE_ROWS):
+        yield batch.select(slice(first, first + PIECE_ROWS))
 
 
 @dataclass(slots=True)
@@ -171,6 +191,6 @@ def event_ledger(source: Source, kernel: EventLedger, waiting: int) -> EventLedg
         filtered=kernel.filtered + source.filtered,
         throttled=kernel.throttled,
         undecodable=source.prepare.undecodable,
-        pending=kernel.pending + waiting,
+        pending=kernel.pending + waiting + source.carrying,
         lost=dict(kernel.lost),
     )

@@ -31,8 +31,9 @@ class Source(NamedTuple):
 class Drain:
     """The thread between rings and the rest; a context manager.
 
-    What it has read waits, bounded by *capacity_bytes*, for `take`. When the consumer is too slow the *oldest* is
-    shed, and counted: what is fresh is what an operator looks at, and the rings stay able to take more.
+    What it has read waits for `take`, bounded by *capacity_bytes* for each source, so that a flood of one kind costs
+    no other kind. When the consumer is too slow the *oldest* is shed, and counted: what is fresh is what an operator
+    looks at, and the rings stay able to take more.
     """
 
     def __init__(self, sources: Sequence[Source], capacity_bytes: int) -> None:
@@ -42,10 +43,10 @@ class Drain:
         self.arrived = threading.Event()
         """Set, at most once a tick, when there is something to take; cleared by `take`."""
         self.most_waiting_bytes = 0
-        """The most that has waited so far."""
+        """The most that has waited so far of one source."""
         self._capacity_bytes = capacity_bytes
-        self._waiting: deque[tuple[int, bytes]] = deque()
-        self._waiting_bytes = 0
+        self._waiting: list[deque[bytes]] = [deque() for _source in self.sources]
+        self._waiting_bytes = [0] * len(self.sources)
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="drain", daemon=True)
@@ -70,25 +71,26 @@ class Drain:
         self._thread.join()
 
     def take(self) -> list[tuple[int, bytes]]:
-        """What has been read since the last call, in order: (index of the source, records with their headers).
+        """What has been read since the last call: (index of the source, records with their headers), in the order of
+        each source.
 
         Raises what ended the thread, if it did not end by `stop`.
         """
         self.arrived.clear()
         with self._lock:
-            taken, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
+            taken = [(index, records) for index, waiting in enumerate(self._waiting) for records in waiting]
+            self._waiting = [deque() for _source in self.sources]
+            self._waiting_bytes = [0] * len(self.sources)
         if self._failure is not None:
             if not taken:
                 raise self._failure
             self.arrived.set()  # so that the consumer comes once more, and hears of it
-        return list(taken)
+        return taken
 
     def pending(self, source: int) -> int:
         """Records of the source that the kernel has written and nobody has taken."""
         ring = self.sources[source].ring
-        with self._lock:
-            waiting = sum(len(records) for index, records in self._waiting if index == source)
-        return ring.pending + waiting // ring.stride
+        return ring.pending + self._waiting_bytes[source] // ring.stride
 
     def _run(self) -> None:
         try:
@@ -119,10 +121,10 @@ class Drain:
 
     def _keep(self, index: int, records: bytes) -> None:
         with self._lock:
-            self._waiting.append((index, records))
-            self._waiting_bytes += len(records)
-            while self._waiting_bytes > self._capacity_bytes:
-                oldest, lost = self._waiting.popleft()
-                self._waiting_bytes -= len(lost)
-                self.shed[oldest] += len(lost) // self.sources[oldest].ring.stride
-            self.most_waiting_bytes = max(self.most_waiting_bytes, self._waiting_bytes)
+            self._waiting[index].append(records)
+            self._waiting_bytes[index] += len(records)
+            while self._waiting_bytes[index] > self._capacity_bytes:
+                lost = self._waiting[index].popleft()
+                self._waiting_bytes[index] -= len(lost)
+                self.shed[index] += len(lost) // self.sources[index].ring.stride
+            self.most_waiting_bytes = max(self.most_waiting_bytes, self._waiting_bytes[index])

@@ -9,7 +9,7 @@ import numpy as np
 
 from otelbpf.batch import Batch
 from otelbpf.ledger import EventLedger
-from otelbpf.line import Conveyor, Line, Rows, Source, Timer, event_ledger
+from otelbpf.line import PIECE_ROWS, Conveyor, Line, Rows, Source, Timer, event_ledger
 from otelbpf.probes.probe import Probe
 
 if TYPE_CHECKING:
@@ -87,6 +87,16 @@ def test_a_snapshot_is_carried_and_is_not_an_event() -> None:
     line.carry([Rows(one, rows(True), snapshot=True)], 0)
     assert ("update", "tcp") in stages.calls
     assert one.processed == 0
+
+
+def test_many_rows_are_encoded_in_pieces_and_a_snapshot_whole() -> None:
+    stages, one = Stages(), source("tcp")
+    line = Line(stages, stages, stages, stages, lambda _request: None, [one])  # type: ignore[arg-type]
+    many = rows(*[True] * (PIECE_ROWS + 1))
+    line.carry([Rows(one, many)], 0)
+    line.carry([Rows(one, many, snapshot=True)], 0)
+    assert [call for call in stages.calls if call[0] == "update"] == [("update", "tcp")] * 3
+    assert one.processed == PIECE_ROWS + 1
 
 
 def test_what_the_filter_drops_is_counted_and_goes_no_further() -> None:

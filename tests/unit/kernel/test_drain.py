@@ -67,16 +67,18 @@ def test_what_nobody_takes_is_pending_and_not_in_the_ring(rings):
         assert drain.pending(0) == 0
 
 
-def test_over_capacity_the_oldest_is_shed_and_counted(rings):
+def test_over_capacity_the_oldest_of_that_source_is_shed_and_counted(rings):
     (tcp, dns), sources = rings
-    with Drain(sources, 4 * STRIDE) as drain:
-        for fake, first in ((tcp, 0), (dns, 10)):
-            for value in range(3):
-                fake.put(bytes([first + value]))
+    with Drain(sources, 2 * STRIDE) as drain:
+        dns.put(bytes([10]))
+        for value in range(5):
+            tcp.put(bytes([value]))
+            while sources[0].ring.pending:
+                drain.arrived.wait(0.01)
         drain.stop()
-        assert counted(drain.take()) == {1: [10, 11, 12]}
+        assert counted(drain.take()) == {0: [3, 4], 1: [10]}
         assert drain.shed == [3, 0]
-        assert drain.most_waiting_bytes <= 4 * STRIDE
+        assert drain.most_waiting_bytes <= 2 * STRIDE
 
 
 def test_what_ends_the_thread_is_raised_by_take(rings):

@@ -316,17 +316,20 @@ class TestOlderThanTheAgent:
             )
 
     def test_one_that_nobody_had_accepted_yet_is_adopted_by_who_reads_it(self):
-        with tcp.listening() as listener, socket.create_connection(listener.getsockname()) as client:
-            with watching(adopt=True) as watch:
-                made = tcp.Connection(client, listener.accept()[0])
-                client.sendall(b"x")
-                tcp.receive(made.server, 1)
-                client.close()
-                made.server.close()
-                assert watch.nothing_but(made.server_port, 2) == made.ends(
-                    {"tx_bytes": 1, "close_reason": FIN_LOCAL, "adopted": 1},
-                    {"rx_bytes": 1, "close_reason": FIN_REMOTE, "adopted": 1},
-                )
+        with (
+            tcp.listening() as listener,
+            socket.create_connection(listener.getsockname()) as client,
+            watching(adopt=True) as watch,
+        ):
+            made = tcp.Connection(client, listener.accept()[0])
+            client.sendall(b"x")
+            tcp.receive(made.server, 1)
+            client.close()
+            made.server.close()
+            assert watch.nothing_but(made.server_port, 2) == made.ends(
+                {"tx_bytes": 1, "close_reason": FIN_LOCAL, "adopted": 1},
+                {"rx_bytes": 1, "close_reason": FIN_REMOTE, "adopted": 1},
+            )
 
     def test_bytes_count_from_adoption_on(self):
         with connection() as made:

@@ -18,6 +18,9 @@ from msgspec import inspect
 from otelbpf.config.quantities import quantity_text
 from otelbpf.config.render import description, quantity, template, text
 from otelbpf.config.settings import EXPORTERS, Config
+from otelbpf.export.instruments import all_instruments
+from otelbpf.probes import PROBES
+from otelbpf.signals import document, names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,8 +93,28 @@ def _bare(kind: inspect.Type) -> inspect.Type:
     return kind.type if isinstance(kind, inspect.Metadata) else kind
 
 
+def summary() -> str:
+    """Log records and metrics with what they say; their attributes are in docs/signals.md."""
+    records = {event.name: names.EVENTS[event.name].description for probe in PROBES for event in probe.events}
+    metrics = {metric.name: metric.name for probe in PROBES for metric in probe.metrics}
+    lines = ["| log record | |", "|---|---|", *(f"| `{name}` | {what} |" for name, what in records.items()), ""]
+    lines += ["| metric | instrument, unit | |", "|---|---|---|"]
+    lines += [f"| `{name}` | {name.instrument}, {name.unit} | {name.description} |" for name in metrics]
+    return "\n".join(lines)
+
+
+def telemetry() -> str:
+    """The agent's metrics about itself."""
+    lines = ["| metric | instrument | unit | what |", "|---|---|---|---|"]
+    lines += [f"| `{name}` | {name.instrument} | `{name.unit}` | {name.description} |" for name, _ in all_instruments()]
+    return "\n".join(lines)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
+    "signals": lambda: document.tables(PROBES),
+    "summary": summary,
+    "telemetry": telemetry,
 }
 
 

@@ -97,7 +97,9 @@ NETWORK_TRANSPORT = AttributeName("network.transport", "str", "tcp, udp", regist
 NETWORK_TYPE = AttributeName(
     "network.type", "str", "ipv4, ipv6; an IPv4-mapped address is ipv4", registry=True, stability="stable"
 )
-NETWORK_LOCAL_ADDRESS = AttributeName("network.local.address", "str", registry=True, stability="stable")
+NETWORK_LOCAL_ADDRESS = AttributeName(
+    "network.local.address", "str", "the own end, as the socket sees it", registry=True, stability="stable"
+)
 NETWORK_LOCAL_PORT = AttributeName("network.local.port", "int", registry=True, stability="stable")
 NETWORK_PEER_ADDRESS = AttributeName(
     "network.peer.address", "str", "what the socket sees", registry=True, stability="stable"
@@ -137,7 +139,11 @@ OTELBPF_PEER_K8S_POD_NAME = AttributeName("otelbpf.peer.k8s.pod.name", "str")
 OTELBPF_PEER_K8S_POD_UID = AttributeName("otelbpf.peer.k8s.pod.uid", "str")
 OTELBPF_PEER_K8S_NODE_NAME = AttributeName("otelbpf.peer.k8s.node.name", "str")
 OTELBPF_PEER_K8S_SERVICE_NAME = AttributeName("otelbpf.peer.k8s.service.name", "str")
-OTELBPF_NAT_PEER_ADDRESS = AttributeName("otelbpf.nat.peer.address", "str", "the true other end, where NAT is known")
+OTELBPF_NAT_PEER_ADDRESS = AttributeName(
+    "otelbpf.nat.peer.address",
+    "str",
+    "the true other end, where NAT is known: of a client the backend, of a server the client before masquerade",
+)
 OTELBPF_NAT_PEER_PORT = AttributeName("otelbpf.nat.peer.port", "int")
 
 # TCP
@@ -187,8 +193,8 @@ OTELBPF_DNS_ROLE = AttributeName("otelbpf.dns.role", "str", "client, server")
 
 # Older names, on log records and spans only
 NET_PEER_NAME = AttributeName("net.peer.name", "str", "a host name", registry=True, stability="deprecated")
-NET_PEER_IP = AttributeName("net.peer.ip", "str", registry=True, stability="deprecated")
-NET_PEER_PORT = AttributeName("net.peer.port", "int", registry=True, stability="deprecated")
+NET_PEER_IP = AttributeName("net.peer.ip", "str", "as network.peer.address", registry=True, stability="deprecated")
+NET_PEER_PORT = AttributeName("net.peer.port", "int", "as network.peer.port", registry=True, stability="deprecated")
 NET_TRANSPORT = AttributeName("net.transport", "str", "ip_tcp, ip_udp", registry=True, stability="deprecated")
 
 # OpenTelemetry's own
@@ -382,6 +388,16 @@ LEGACY_ONLY: frozenset[AttributeName] = frozenset({NET_PEER_NAME})
 
 RUN_ONLY: frozenset[AttributeName] = frozenset({CONTAINER_ID, CONTAINER_RUNTIME_NAME})
 """Resource attributes that change with each run of the same thing: on log records and spans, never on metrics."""
+
+RESOURCE: tuple[AttributeName, ...] = (
+    *(HOST_NAME, HOST_ID, SERVICE_NAME, SERVICE_NAMESPACE, SERVICE_VERSION, SERVICE_INSTANCE_ID),
+    *(TELEMETRY_DISTRO_NAME, TELEMETRY_DISTRO_VERSION, SYSTEMD_UNIT_NAME),
+    *(CONTAINER_ID, CONTAINER_RUNTIME_NAME, CONTAINER_IMAGE_NAME, CONTAINER_IMAGE_TAGS),
+    *(K8S_CLUSTER_NAME, K8S_NODE_NAME, K8S_NAMESPACE_NAME, K8S_POD_NAME, K8S_POD_UID, K8S_CONTAINER_NAME),
+    *(K8S_DEPLOYMENT_NAME, K8S_STATEFULSET_NAME, K8S_DAEMONSET_NAME, K8S_REPLICASET_NAME, K8S_JOB_NAME),
+    *(K8S_CRONJOB_NAME, K8S_POD_LABEL, K8S_POD_ANNOTATION),
+)
+"""What the resource of a thing observed may have; those set in the configuration are added."""
 
 ATTRIBUTES: Mapping[str, AttributeName] = {
     str(name): name for name in tuple(globals().values()) if isinstance(name, AttributeName)

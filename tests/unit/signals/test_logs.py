@@ -25,7 +25,7 @@ def logs(probe: sample.Probe = sample.PROBE, **changes: object) -> Logs:
 
 
 @pytest.mark.parametrize("legacy", ["dup", "off"])
-@pytest.mark.parametrize("rows", [1, 2, 3, 100, 3000])
+@pytest.mark.parametrize("rows", [1, 2, 3, 100, 1500])
 def test_records_say_what_the_reference_says(rows: int, legacy: str) -> None:
     batch = sample.batch(rows, seed=rows)
     requests = logs(attributes_legacy=legacy).encode(batch)
@@ -152,9 +152,9 @@ def test_another_probe_and_no_rows_have_no_records() -> None:
 
 
 def test_large_batches_are_split_and_lose_nothing() -> None:
-    batch = sample.batch(12000, seed=1)
+    batch = sample.batch(5000, seed=1)
     requests = logs().encode(batch)
-    assert len(requests) > 3
+    assert len(requests) > 1
     assert all(len(request.body) < 3_000_000 for request in requests)
     assert sum(request.items for request in requests) == batch.columns["ended"].sum()
     assert oracle.parsed_logs(requests) == oracle.log_records(sample.PROBE, batch, NOW)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from otelbpf.batch import Batch, Categorical, Facts
@@ -160,8 +161,6 @@ PROBE = Probe(
 
 def config(**changes: Any) -> Config:
     """The default configuration; *changes* are `group_key=value`."""
-    import msgspec
-
     result = Config()
     for path, value in changes.items():
         group, key = path.split("_", 1)

@@ -8,6 +8,7 @@ Three kinds of threads: the drain (`kernel/drain.py`), the line (`line.py`), one
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ from otelbpf.kernel.attach import attach_all
 from otelbpf.kernel.drain import Drain
 from otelbpf.line import Conveyor, Timer
 from otelbpf.node import Node
-from otelbpf.only_one import OnlyOne
+from otelbpf.only_one import OnlyOne, name_of_instance
 from otelbpf.probes import PROBES, filters
 from otelbpf.recording import EVENTS, MACHINE, SNAPSHOT, Frame, Layouts, Recorder
 
@@ -60,7 +61,7 @@ def run(
     started = time.monotonic()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with ExitStack() as open_:
-        open_.enter_context(OnlyOne())
+        open_.enter_context(OnlyOne(name_of_instance(os.environ)))
         outputs = open_.enter_context(exporters(config))
         machine = MachineRecorder(Machine()) if record else Machine()
         enrichment = open_.enter_context(Enrichment(config, machine))

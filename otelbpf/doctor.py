@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
 import platform
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from otelbpf import __version__, export
+from otelbpf import __version__, export, only_one
 from otelbpf.errors import CannotRun, ConfigError
 from otelbpf.kernel import capabilities, features
 from otelbpf.kernel.attach import attach, examine
 from otelbpf.kernel.libbpf import LIBRARY, libbpf
-from otelbpf.only_one import LOCK
 from otelbpf.stages import enabled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from otelbpf.config import Config
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.probes.probe import Probe
 
+OPEN_SOCKETS = Path("/proc/net/unix")
 State = Literal["ok", "degraded", "failed"]
 SYMBOLS: dict[State, str] = {"ok": "ok      ", "degraded": "degraded", "failed": "FAILED  "}
 
@@ -144,28 +144,16 @@ def _tracefs() -> Row:
 
 
 def _other_agent() -> Row:
-    holder = lock_holder(LOCK)
-    if holder:
-        return Row(
-            "other agents",
-            "degraded",
-            f"pid {holder} runs here, and a second one would not start",
-            "stop it before you start another",
-        )
-    return Row("other agents", "ok", "none on this node")
+    if not running(NAME, OPEN_SOCKETS.read_text()):
+        return Row("other agents", "ok", "none on this node")
+    what = f"one{holder()} runs here, and a second one would not start"
+    return Row("other agents", "degraded", what, "stop it before you start another")
 
 
-def lock_holder(path: Path) -> str | None:
-    """The pid of the agent that holds the lock of this node, without disturbing it; None when there is none."""
-    try:
-        with path.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return file.read(32).strip() or "unknown"
-    except OSError:
-        return None  # no such file: no agent ran here since the start of the machine
-    return None
+def running(name: str, sockets: str) -> bool:
+    """Whether an agent holds the abstract *name*, from the text of /proc/net/unix: taking it would disturb a start."""
+    shown = f"@{name[1:]}"
+    return any(line.endswith(f" {shown}") for line in sockets.splitlines())
 
 
 def _exporter_row(config: Config, name: str) -> Row:

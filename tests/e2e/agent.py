@@ -24,7 +24,6 @@ START_LIMIT_S = 30
 STOP_LIMIT_S = 20
 ROW = re.compile(r"^(?P<title>\S.*?)\s{2,}(?P<numbers>\d+(?:\s+\d+)*)\s*(?P<verdict>.*)$")
 REASON = re.compile(r"(\w+) (\d+)")
-OWN_LOCK = 'touch /run/otelbpf.lock && mount --bind "$0" /run/otelbpf.lock && exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def parse_row(names: Sequence[str], match: re.Match[str]) -> Row:
 class Agent:
     """An agent with *settings* (as the configuration file has them), running while entered.
 
-    It has a lock file of its own unless *alone*, so that tests do not need a node without an agent.
+    It is an instance of its own unless *alone*, so that tests do not need a node without an agent.
     """
 
     def __init__(
@@ -92,7 +91,12 @@ class Agent:
     def __enter__(self) -> Self:
         (self._directory / "otelbpf.yaml").write_text(json.dumps(self._settings))
         self.process = subprocess.Popen(
-            self._command(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            self._command(),
+            cwd=ROOT,
+            env=os.environ | ({} if self._alone else {"OTELBPF_INSTANCE": str(self._directory)}),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -151,12 +155,7 @@ class Agent:
             self.lines.append(line.rstrip("\n"))
 
     def _command(self) -> list[str]:
-        command = [sys.executable, "-m", "otelbpf", *self._words]
-        if self._alone:
-            return command
-        lock = self._directory / "lock"
-        lock.touch()
-        return ["unshare", "--mount", "sh", "-c", OWN_LOCK, str(lock), *command]
+        return [sys.executable, "-m", "otelbpf", *self._words]
 
 
 def otelbpf(*words: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

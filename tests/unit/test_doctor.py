@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otelbpf.doctor import ProbeReport, Report, Row, as_json, as_text, lock_holder
-from otelbpf.only_one import OnlyOne
+from otelbpf.doctor import ProbeReport, Report, Row, as_json, as_text
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from otelbpf.doctor import State
 
 
@@ -66,13 +63,3 @@ def test_json_has_all_of_it() -> None:
     assert made["exit_code"] == 2
     assert made["rows"] == [{"subject": "a", "state": "degraded", "what": "b", "todo": "c", "vital": False}]
     assert made["probes"][0]["ways"] == {"kprobe": "no such function"}
-
-
-def test_another_agent_is_seen_and_not_disturbed(tmp_path: Path) -> None:
-    lock = tmp_path / "lock"
-    assert lock_holder(lock) is None
-    with OnlyOne(lock):
-        assert lock_holder(lock)
-    assert lock_holder(lock) is None
-    with OnlyOne(lock):
-        pass

@@ -13,6 +13,8 @@ from tests.load import dns
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.e2e.agent import Row
+
 ADDRESS = "127.53.7.1"
 MIX = {"a": 20, "c": 3, "n": 3, "s": 1, "r": 1}
 WAYS = ("mmsg", "socket")
@@ -28,17 +30,18 @@ def figures() -> Iterator[Figure]:
             before = cpu_s(agent.pid)
             truth = dns.dns_load(plan)
             used = tail(agent, before)
-        yield figure(way, truth, agent.summary.events["dns_lookup"].terms, used, taker.counted["kinds"])
+        yield figure(way, truth, agent.summary.events["dns_lookup"], used, taker.counted["kinds"])
 
 
-def figure(way: str, truth: dns.DnsTruth, events: dict[str, int], used_s: float, kinds: dict[str, int]) -> Figure:
+def figure(way: str, truth: dns.DnsTruth, events: Row, used_s: float, kinds: dict[str, int]) -> Figure:
     """Cost, loss, and how many records do not say what was answered."""
     caused = {f"otelbpf.dns.lookup {letter} {dns.RCODE_NAMES[code]}": n for (letter, code), n in truth.answered.items()}
     arrived = {name: count for name, count in kinds.items() if name.startswith("otelbpf.dns.lookup") and name in caused}
     right = sum(min(count, caused[name]) for name, count in arrived.items())
     measured = (
-        f"{used_s / COUNT * 1e6:.1f} s per million lookups, {events['lost']} lost; right code on the right name: "
+        f"{used_s / COUNT * 1e6:.1f} s per million lookups, {events.terms['lost']} lost; right code on the right name: "
         f"{right} of {COUNT}"
     )
-    note = f"{truth.rate:.0f}/s offered and answered; both ends seen: {events['seen']} events"
+    reasons = ", ".join(f"{reason} {count}" for reason, count in events.reasons.items())
+    note = f"{truth.rate:.0f}/s offered and answered; both ends seen: {events.terms['seen']} events; {reasons}"
     return Figure(f"DNS, {way}, logs + metrics", measured, "none lost, ≤ 15 s", note)

@@ -45,7 +45,7 @@ class Cost:
 
 def bpf_ns(before: dict[str, Runs], after: dict[str, Runs]) -> float:
     """Nanoseconds of all programs but the packet filters, per connection."""
-    spent = [runs.nanoseconds - before[name].nanoseconds for name, runs in after.items() if name in before and "gress" not in name]
+    spent = [runs.since(before.get(name)).nanoseconds for name, runs in after.items() if runs.kind != "cgroup_skb"]
     return sum(spent) / PLAN.count
 
 
@@ -70,7 +70,7 @@ def cost_of(process: subprocess.Popen[bytes], output: Path) -> Cost:
     used, after = cpu_s(process.pid) - cpu, bpf_runs(process.pid)
     process.send_signal(2)  # SIGINT: it writes what it still holds
     process.wait()
-    lines = sum(b" 127." in line for line in output.read_bytes().splitlines())
+    lines = sum(b" 127.16." in line for line in output.read_bytes().splitlines())
     return Cost(used, bpf_ns(before, after), truth.client["p50_ns"], truth.rate, lines)
 
 

@@ -90,8 +90,11 @@ class Accounting:
         self, rows: NDArray[np.void], place: NDArray[np.intp], known: NDArray[np.bool_]
     ) -> dict[str, NDArray[np.int64]]:
         """What has been counted of each row before: nothing of a new one; all of one that was adopted just now."""
+        counted = {name: np.zeros(len(rows), np.int64) for name in COUNTERS}
         adopted = rows["adopted"] != 0
-        counted = {name: np.where(adopted, rows[name], 0).astype(np.int64) for name in COUNTERS}
+        if adopted.any():
+            for name, values in counted.items():
+                values[adopted] = rows[name][adopted]
         if known.any():
             for name, values in counted.items():
                 values[known] = self._tracked[name][place[known]]

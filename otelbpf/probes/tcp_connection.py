@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -217,13 +218,12 @@ class TcpConnections:
 
 def _add_kinds(batch: Batch) -> None:
     rows, columns = batch.rows, batch.columns
-    error = rows["error"]
-    error_class = np.where((error == 0) | np.isin(error, list(ERRORS)), error, OTHER)
+    error_class = _error_classes()[rows["error"]]
     columns["closed"] = rows["kind"] == CLOSED
     columns["failed"] = failed = rows["kind"] == FAILED
-    columns["went_wrong"] = error != 0
+    columns["went_wrong"] = error_class > 0
     columns["error_class"] = error_class
-    columns["failure"] = np.where(failed, error_class, 0)
+    columns["failure"] = error_class * failed
     if failed.any():
         for name in ("tx_bytes_new", "rx_bytes_new", "tx_resets_new", "rx_resets_new"):
             batch.number(name)[failed] = 0
@@ -231,10 +231,27 @@ def _add_kinds(batch: Batch) -> None:
 
 def _add_ports(batch: Batch) -> None:
     role, local, remote = batch.rows["role"], batch.rows["local_port"], batch.rows["remote_port"]
-    is_service = (remote < EPHEMERAL_FROM) | np.isin(remote, SERVICE_PORTS)
-    batch.columns["server_port"] = np.select([role == CLIENT, role == SERVER], [remote, local], 0)
-    batch.columns["client_port"] = np.where(role == SERVER, remote, 0)
-    batch.columns["service_port"] = np.select([(role == CLIENT) & is_service, role == SERVER], [remote, local], 0)
+    is_server = role == SERVER
+    server_port = np.where(is_server, local, remote * (role == CLIENT))
+    batch.columns["server_port"] = server_port
+    batch.columns["client_port"] = remote * is_server
+    batch.columns["service_port"] = server_port * (is_server | _service_ports()[remote])
+
+
+@cache
+def _error_classes() -> NDArray[np.uint16]:
+    """errno → itself if it has a name in ERRORS, else OTHER; 0 stays 0."""
+    classes = np.full(1 << 16, OTHER, np.uint16)
+    classes[[0, *ERRORS]] = [0, *ERRORS]
+    return classes
+
+
+@cache
+def _service_ports() -> NDArray[np.bool_]:
+    """Port → whether it stands for a service."""
+    stands = np.arange(1 << 16) < EPHEMERAL_FROM
+    stands[list(SERVICE_PORTS)] = True
+    return stands
 
 
 def _add_durations(batch: Batch) -> None:

@@ -89,4 +89,5 @@ def _durations(nanoseconds: NDArray[Any]) -> list[str]:
 
 
 def _words(codes: NDArray[Any], words: Sequence[str]) -> list[str]:
-    return [words[code] for code in codes.tolist()]
+    chosen: list[str] = np.array(words, object)[codes].tolist()
+    return chosen

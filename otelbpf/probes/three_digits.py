@@ -44,12 +44,12 @@ class Scale:
         """A word for each value."""
         step = np.searchsorted(self._limits, values, "right")
         digits = np.minimum(np.rint(values / self._digits[step]), _WORDS_A_STEP - 1)
-        table = self._table
-        return [table[word] for word in (step * _WORDS_A_STEP + digits.astype(np.intp)).tolist()]
+        chosen: list[str] = self._table[step * _WORDS_A_STEP + digits.astype(np.intp)].tolist()
+        return chosen
 
     @cached_property
-    def _table(self) -> list[str]:
-        return [step.word(digits) for step in self._steps for digits in range(_WORDS_A_STEP)]
+    def _table(self) -> NDArray[np.object_]:
+        return np.array([step.word(digits) for step in self._steps for digits in range(_WORDS_A_STEP)], object)
 
 
 BYTES = Scale(

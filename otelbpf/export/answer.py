@@ -37,5 +37,9 @@ class Failure:
     reason: str = REJECTED
     """How its items are counted when it is not tried again."""
 
+    @property
+    def text(self) -> str:
+        return f"{self.code}: {self.message}" if self.message else self.code
+
 
 Answer = Accepted | Failure

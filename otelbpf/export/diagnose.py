@@ -31,7 +31,7 @@ UNJUDGED = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL", "connecti
 
 def diagnose(failure: Failure, endpoint: Endpoint | None) -> str:
     """One sentence on *failure* at *endpoint*. May connect to it, for some seconds at most."""
-    said = f"{failure.code}: {failure.message}" if failure.message else failure.code
+    said = failure.text
     if endpoint is None:
         return failure.message or failure.code
     sentence = _from_message(failure, endpoint, said)

@@ -195,7 +195,7 @@ class Sender:
             self._queue.settle(entry, dropped=failure.reason)
         self._backoff(request.signal).reset()
         self._becomes_up(request.signal)
-        self._lose(request.signal, failure.reason, request.items, diagnose(failure, self.transport.endpoint))
+        self._lose(request.signal, failure.reason, request.items, failure.text, failure)
 
     def _failed(self, entry: Waiting, failure: Failure) -> None:
         self._becomes_down(entry.request.signal, failure)
@@ -206,7 +206,7 @@ class Sender:
         tried_for_s = time.monotonic() - (entry.first_try or 0.0)
         if not backoff.allows(wait_s, tried_for_s):
             self._queue.settle(entry, dropped=GIVEN_UP)
-            self._lose(entry.request.signal, GIVEN_UP, entry.request.items, f"{failure.code}: {failure.message}")
+            self._lose(entry.request.signal, GIVEN_UP, entry.request.items, failure.text)
         elif overflow := self._queue.again(entry, wait_s):
             self._lose(entry.request.signal, QUEUE_FULL, overflow, "")
 
@@ -232,8 +232,10 @@ class Sender:
         for watcher in self.watchers:
             watcher.down(self.name, sentence)
 
-    def _lose(self, signal: str, reason: str, items: int, message: str) -> None:
+    def _lose(self, signal: str, reason: str, items: int, message: str, failure: Failure | None = None) -> None:
         if reason != SHUTDOWN and self._complaints.passes(f"{signal} {reason}"):
-            log.warning("exporter %s: %d %s lost (%s)%s", self.name, items, signal, reason, message and f": {message}")
+            # The peer is looked at once for each complaint, not for each request that it refuses.
+            why = diagnose(failure, self.transport.endpoint) if failure else message
+            log.warning("exporter %s: %d %s lost (%s)%s", self.name, items, signal, reason, why and f": {why}")
         for watcher in self.watchers:
             watcher.lost(self.name, signal, reason, items, message)

@@ -194,6 +194,25 @@ def test_a_web_page_is_not_taken_for_success():
     assert sending.ledger()["logs"].rejected == 5
 
 
+def test_an_endless_answer_is_not_read_to_its_end():
+    with HttpPeer() as peer, exporter(peer) as sending:
+        peer.play(Say(b"x" * 2**24, "text/plain"), Fail(400))
+        sending.export(log_request(5))
+        sending.export(log_request(3, 5))
+        assert sending.flush(soon())
+    assert sending.ledger()["logs"] == SignalLedger(8, 5, 3, {}, 0)
+
+
+def test_a_peer_that_refuses_everything_is_not_asked_why_each_time():
+    with HttpPeer() as peer, exporter(peer) as sending:
+        peer.play(*[Fail(400, "no")] * 30)
+        for number in range(30):
+            sending.export(log_request(1, number))
+        assert sending.flush(soon())
+    assert peer.connections <= 4
+    assert sending.ledger()["logs"].rejected == 30
+
+
 def test_json_answers_are_read_too():
     with HttpPeer() as peer, exporter(peer) as sending:
         peer.play(Say(b'{"partialSuccess": {"rejectedLogRecords": "2"}}', "application/json"))

@@ -401,7 +401,7 @@ static __always_inline bool is_repeated(struct __sk_buff *skb, __u32 sequence, b
 		return false;
 	__u32 next_sent = tcp->snd_nxt, next_received = tcp->rcv_nxt;
 
-	OPAQUE(next_sent); /* two loads: the verifier refuses one from a chosen place */
+	OPAQUE(next_sent); /* as above */
 	OPAQUE(next_received);
 	return (__s32)(sequence - (sent ? next_sent : next_received)) < 0;
 }
@@ -470,6 +470,38 @@ static __always_inline void read_addresses(struct __sk_buff *skb, bool v6, __u8 
 	bpf_skb_load_bytes(skb, offsetof(struct iphdr, daddr), destination + 12, 4);
 }
 
+/* The ends that the program knows, of a socket that is connected: the packet of a resolver behind NAT on this machine
+ * (Docker's 127.0.0.11, a service address of Kubernetes) bears others when it leaves, and its answer these. */
+static __always_inline bool read_ends_of_socket(struct __sk_buff *skb, struct message *message, bool v6)
+{
+	__u32 *remote = (__u32 *)message->key.remote_address, *local = (__u32 *)message->local_address;
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk || !sk->dst_port)
+		return false;
+	message->key.remote_port = bpf_ntohs(sk->dst_port);
+	message->local_port = sk->src_port;
+	if (!v6) {
+		__u32 far = sk->dst_ip4, near = sk->src_ip4;
+
+		OPAQUE(far); /* loads of their own: the verifier refuses one from a chosen place */
+		OPAQUE(near);
+		remote[2] = local[2] = bpf_htonl(0xffff);
+		remote[3] = far;
+		local[3] = near;
+		return true;
+	}
+	remote[0] = sk->dst_ip6[0];
+	remote[1] = sk->dst_ip6[1];
+	remote[2] = sk->dst_ip6[2];
+	remote[3] = sk->dst_ip6[3];
+	local[0] = sk->src_ip6[0];
+	local[1] = sk->src_ip6[1];
+	local[2] = sk->src_ip6[2];
+	local[3] = sk->src_ip6[3];
+	return true;
+}
+
 #define SENT 1
 #define IPV6 2
 
@@ -481,16 +513,19 @@ __noinline int packet(struct __sk_buff *skb, __u32 offset, __u32 transport, __u3
 
 	message.sent = how & SENT;
 	message.family = how & IPV6 ? 6 : 4;
-	message.to_resolver = is_dns_port(destination);
-	message.from_resolver = is_dns_port(source);
 	message.key.cookie = bpf_get_socket_cookie(skb);
 	message.key.transport = transport;
-	message.key.remote_port = message.sent ? destination : source;
-	message.local_port = message.sent ? source : destination;
-	if (message.sent)
-		read_addresses(skb, how & IPV6, message.local_address, message.key.remote_address);
-	else
+	if (!message.sent) {
+		message.key.remote_port = source;
+		message.local_port = destination;
 		read_addresses(skb, how & IPV6, message.key.remote_address, message.local_address);
+	} else if (!read_ends_of_socket(skb, &message, how & IPV6)) {
+		message.key.remote_port = destination;
+		message.local_port = source;
+		read_addresses(skb, how & IPV6, message.local_address, message.key.remote_address);
+	}
+	message.to_resolver = is_dns_port(message.sent ? message.key.remote_port : destination);
+	message.from_resolver = is_dns_port(source);
 	if (transport == IPPROTO_TCP)
 		return segment(skb, &message, offset);
 	message.offset = offset + sizeof(struct udphdr);
@@ -526,17 +561,29 @@ __noinline __u32 skip_extensions(struct __sk_buff *skb, __u32 next)
 	return 0;
 }
 
+/* Docker's resolver for user-defined networks: what is sent to its port 53 leaves, by NAT, to a port it chose. */
+#define DOCKER_RESOLVER 0x7f00000b /* 127.0.0.11 */
+
+static __always_inline bool is_connected_to_resolver(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	return sk && is_dns_port(bpf_ntohs(sk->dst_port));
+}
+
 /* Refuses what is not DNS in a few nanoseconds: this runs for each packet of the machine. */
 static __always_inline void look_at(struct __sk_buff *skb, __u32 how)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	__u32 offset, transport, ports;
+	bool to_docker = false;
 
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = data;
 
 		if ((void *)(ip + 1) > end)
 			return;
+		to_docker = how & SENT && ip->daddr == bpf_htonl(DOCKER_RESOLVER);
 		transport = ip->protocol;
 		offset = ip->ihl * 4;
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
@@ -565,7 +612,7 @@ static __always_inline void look_at(struct __sk_buff *skb, __u32 how)
 	else if (bpf_skb_load_bytes(skb, offset, &ports, sizeof(ports)))
 		return;
 	ports = bpf_ntohl(ports);
-	if (is_dns_port(ports >> 16) || is_dns_port(ports))
+	if (is_dns_port(ports >> 16) || is_dns_port(ports) || (to_docker && is_connected_to_resolver(skb)))
 		packet(skb, offset, transport, ports, how);
 }
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import struct
 import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 
-from otelbpf.config import Config
 from otelbpf.kernel.attach import attach
-from otelbpf.kernel.features import cgroup2_mount
 from otelbpf.probes.dns_lookup import ANSWERED, CLIENT, PROBE, SERVER, TIMED_OUT
 from otelbpf.protocols.dns import parse
+from tests.kernel.dns_asking import TIMEOUT_S, balance, config, tcp, told_of, udp
 from tests.kernel.dns_server import Server, question, read_message, send_many
 from tests.kernel.feed import Feed
 from tests.kernel.owner import head
@@ -28,18 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 UDP, TCP = 17, 6
-TIMEOUT_S = 0.5
-
-
-def config(port: int, *, exclude_self: bool = False, **settings: Any) -> Config:
-    default = Config()
-    replace = msgspec.structs.replace
-    lookup = replace(default.probes.dns_lookup, **{"ports": (port, 53), "timeout": TIMEOUT_S, **settings})
-    return replace(
-        default,
-        filters=replace(default.filters, exclude_self=exclude_self),
-        probes=replace(default.probes, dns_lookup=lookup),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -54,30 +37,6 @@ def feed(server) -> Iterator[Feed]:
         feed = Feed(attached)
         yield feed
         balance(feed)
-
-
-def balance(feed: Feed) -> None:
-    """The ledger of the probe: nothing is lost in silence."""
-    told = len(feed.rows())
-    others = ("filtered", "throttled", "ring_full", "pending_full", "pending")
-    assert feed.count("seen") == told + sum(feed.count(term) for term in others)
-    assert feed.count("pending") == len(feed.attached.object.map("pending"))
-
-
-def told_of(feed: Feed, label: str, count: int, sweep: bool = False) -> list[dict[str, Any]]:
-    """The records whose question has *label*, clients first, each in order; checked for what is never the same."""
-    if sweep:
-        time.sleep(TIMEOUT_S)
-        feed.attached.sweep()
-    wire = bytes([len(label)]) + label.lower().encode()
-    rows = feed.where(lambda rows: [wire in message.tobytes().lower() for message in rows["message"]], count)
-    records = []
-    for row in sorted(rows, key=lambda row: (row["role"], row["head"]["time_ns"])):
-        record = {name: row[name].item() for name in row.dtype.names if name != "head"}
-        record |= {name: row["head"][name].item() for name in row["head"].dtype.names}
-        assert 0 < record.pop("latency_ns") < record.pop("time_ns") <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        records.append(record)
-    return records
 
 
 def mapped(address: str) -> bytes:
@@ -125,25 +84,6 @@ def both(ends: tuple[Any, Any], message: bytes, **others: Any) -> list[dict[str,
 def seen(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The records with the used part of the message only."""
     return [{**record, "message": record["message"][: record["captured_bytes"]]} for record in records]
-
-
-@contextlib.contextmanager
-def udp(address: str = "127.0.0.1", port: int | None = None) -> Iterator[socket.socket]:
-    """An unconnected socket, bound to an address; with *port* connected to there."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as asker:
-        asker.settimeout(3)
-        asker.bind((address, 0))
-        if port is not None:
-            asker.connect((address, port))
-        yield asker
-
-
-@contextlib.contextmanager
-def tcp(address: str, port: int) -> Iterator[socket.socket]:
-    with socket.create_connection((address, port), timeout=10) as asker:
-        asker.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        yield asker
 
 
 def prefixed(*messages: bytes) -> bytes:
@@ -426,180 +366,3 @@ def test_the_agent_itself_is_left_out(server):
         assert len(feed.rows()) == 0
         assert feed.count("filtered") == feed.count("seen") - feed.count("pending") >= 3
         balance(feed)
-
-
-class TestResolver:
-    """glibc and dig against dnsmasq, in a network namespace of their own where DNS is on its port."""
-
-    RECORDS = (
-        "--host-record=web.test,192.0.2.10,2001:db8::10",
-        "--cname=www.test,web.test",
-        "--mx-host=test,mail.test,10",
-        "--txt-record=test,v=spf1 -all",
-        "--srv-host=_sip._tcp.test,sip.test,5060,0,5",
-        "--local=/test/",
-    )
-
-    @pytest.fixture(scope="class")
-    def answers(self, tmp_path_factory) -> list[dict[str, Any]]:
-        """What is told of `script`, in the words of the parser."""
-        work = tmp_path_factory.mktemp("resolver")
-        (work / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
-        script = f"""
-            set -e
-            ip link set lo up
-            mount --bind {work}/resolv.conf /etc/resolv.conf
-            dnsmasq --keep-in-foreground --user=root --conf-file=/dev/null --no-resolv --no-hosts --pid-file= \
-                --listen-address=127.0.0.1 --bind-interfaces {" ".join(f"'{record}'" for record in self.RECORDS)} &
-            server=$!
-            trap 'kill $server' EXIT
-            until dig +short +tries=1 +timeout=1 ready.test > /dev/null; do sleep 0.1; done
-            {sys.executable} -c 'import socket; socket.getaddrinfo("www.test", 80, proto=6)'
-            for question in "test MX" "test TXT" "_sip._tcp.test SRV" "nothing.test A" "web.test HTTPS"; do
-                dig +tries=1 $question
-            done
-            dig +tcp +tries=1 tcp.web.test
-            dig +tries=1 outside.example
-        """
-        with attach(PROBE, config(53)) as attached:
-            feed = Feed(attached)
-            with subprocess.Popen(
-                ["unshare", "--net", "--mount", "bash", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            ) as shell:
-                output, _ = shell.communicate(timeout=60)
-                assert shell.returncode == 0, output.decode()
-            balance(feed)
-            return [self._in_words(row) for row in feed.rows()]
-
-    @staticmethod
-    def _in_words(row: Any) -> dict[str, Any]:
-        message = parse(row["message"].tobytes()[: row["captured_bytes"]], int(row["message_bytes"]))
-        facts = {"role": row["role"].item(), "comm": row["head"]["comm"].item(), "transport": row["transport"].item()}
-        return {**facts, "port": row["remote_port"].item(), **message._asdict()}
-
-    @staticmethod
-    def asked(answers: list[dict[str, Any]], name: str, kind: int) -> dict[str, Any]:
-        """The one record of a client for that question."""
-        found = [a for a in answers if (a["role"], a["name"], a["type"]) == (CLIENT, name, kind)]
-        assert len(found) == 1, found
-        assert found[0]["port"] == 53
-        return found[0]
-
-    @pytest.mark.parametrize(("kind", "address"), [(1, "192.0.2.10"), (28, "2001:db8::10")])
-    def test_getaddrinfo(self, answers, kind, address):
-        lookup = self.asked(answers, "www.test", kind)
-        assert (lookup["cnames"], lookup["addresses"]) == (["web.test"], [address])
-        assert lookup["comm"].startswith(b"python")
-
-    @pytest.mark.parametrize(
-        ("name", "kind", "record"),
-        [
-            ("test", 15, "MX 10 mail.test"),
-            ("test", 16, 'TXT "v=spf1 -all"'),
-            ("_sip._tcp.test", 33, "SRV 0 5 5060 sip.test"),
-        ],
-    )
-    def test_other_types(self, answers, name, kind, record):
-        assert self.asked(answers, name, kind)["records"] == [record]
-
-    @pytest.mark.parametrize(("name", "kind", "code"), [("nothing.test", 1, 3), ("web.test", 65, 0), ("outside.example", 1, 5)])  # fmt: skip
-    def test_no_such_thing(self, answers, name, kind, code):
-        lookup = self.asked(answers, name, kind)
-        assert (lookup["code"], lookup["addresses"], lookup["records"]) == (code, [], [])
-
-    def test_tcp(self, answers):
-        assert self.asked(answers, "tcp.web.test", 1)["transport"] == TCP
-
-    def test_each_lookup_has_its_other_end(self, answers):
-        roles = [answer["role"] for answer in answers if answer["name"] != "ready.test"]
-        assert roles.count(CLIENT) == roles.count(SERVER) == 9
-        assert {answer["comm"] for answer in answers if answer["role"] == SERVER} == {b"dnsmasq"}
-
-
-class TestFlood:
-    """A full table loses, and says so; one cgroup cannot take the room of others."""
-
-    ROOM = 64
-    SHARE = ROOM // 4
-
-    @pytest.fixture
-    def cgroups(self) -> Iterator[list[Path]]:
-        made = [cgroup2_mount() / f"otelbpf-test-{os.getpid()}-{name}" for name in ("flood", "neighbour")]
-        for path in made:
-            path.mkdir()
-        yield made
-        for path in made:
-            path.rmdir()
-
-    @staticmethod
-    def ask_from(cgroup: Path, port: int, label: str, count: int) -> None:
-        """Asks *count* questions of a port where nobody listens."""
-        script = f"""
-import os, socket
-open("{cgroup}/cgroup.procs", "w").write(str(os.getpid()))
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
-    for number in range({count}):
-        name = b"{label}%03d" % number
-        asker.sendto(number.to_bytes(2, "big") + b"\\1\\0\\0\\1" + bytes(6) + bytes([len(name)]) + name + b"\\0\\0\\1\\0\\1",
-                     ("127.0.0.1", {port}))
-"""
-        subprocess.run([sys.executable, "-c", script], check=True)
-
-    def test_the_neighbour_keeps_its_share(self, cgroups):
-        flood, neighbour = cgroups
-        with udp("127.0.0.1") as closed:
-            port = closed.getsockname()[1]
-        with attach(PROBE, config(port, max_pending=self.ROOM)) as attached:
-            feed = Feed(attached)
-            self.ask_from(flood, port, "flood", 3 * self.ROOM)
-            assert feed.count("seen") == 3 * self.ROOM
-            assert feed.count("pending_full") == 3 * self.ROOM - self.SHARE
-            self.ask_from(neighbour, port, "calm", self.SHARE)
-            assert feed.count("pending_full") == 3 * self.ROOM - self.SHARE
-            assert feed.count("pending") == 2 * self.SHARE
-            balance(feed)
-            time.sleep(TIMEOUT_S)
-            attached.sweep()
-            assert feed.count("pending") == 0
-            owners = [row["head"]["cgroup_id"] for row in feed.rows()]
-            assert [owners.count(path.stat().st_ino) for path in cgroups] == [self.SHARE, self.SHARE]
-            balance(feed)
-            self.ask_from(flood, port, "later", self.SHARE)  # there is room again
-            assert feed.count("pending") == self.SHARE
-
-    def test_a_retry_needs_no_room(self):
-        with udp("127.0.0.1") as closed:
-            port = closed.getsockname()[1]
-        with udp("127.0.0.1") as asker, attach(PROBE, config(port, max_pending=self.ROOM)) as attached:
-            feed = Feed(attached)
-            for id_ in [*range(self.SHARE), 0]:
-                asker.sendto(question("room.example", id_=id_), ("127.0.0.1", port))
-            assert [feed.count(term) for term in ("seen", "pending", "pending_full")] == [self.SHARE, self.SHARE, 0]
-            asker.sendto(question("room.example", id_=self.SHARE), ("127.0.0.1", port))
-            assert feed.count("pending_full") == 1
-            records = told_of(feed, "room", self.SHARE, sweep=True)
-            assert sorted(record["retries"] for record in records) == [0] * (self.SHARE - 1) + [1]
-            balance(feed)
-
-    def test_a_full_ring_is_counted(self, server):
-        with attach(PROBE, config(server.port, ring_size=4096)) as attached:
-            feed = Feed(attached)
-            with udp("127.0.0.1", server.port) as asker:
-                for id_ in range(20):
-                    asker.send(question("ring.example", id_=id_))
-                    asker.recv(4096)
-            lost = feed.count("ring_full")
-            assert lost > 0
-            assert len(feed.rows()) == feed.count("seen") - lost
-            balance(feed)
-
-    def test_a_timeout_that_finds_a_full_ring_is_counted(self, server):
-        with attach(PROBE, config(server.port, ring_size=4096)) as attached:
-            feed = Feed(attached)
-            with udp("127.0.0.1", server.port) as asker:
-                for id_ in range(20):
-                    asker.send(question("silent.ring.example", id_=id_))
-            time.sleep(TIMEOUT_S + 0.1)
-            attached.sweep()
-            assert feed.count("ring_full") > 0
-            balance(feed)

@@ -144,14 +144,15 @@ def _tracefs() -> Row:
 
 
 def _other_agent() -> Row:
-    if not running(NAME, OPEN_SOCKETS.read_text()):
+    name = only_one.name_of_instance(os.environ)
+    if not running(name, OPEN_SOCKETS.read_text()):
         return Row("other agents", "ok", "none on this node")
-    what = f"one{holder()} runs here, and a second one would not start"
+    what = f"one (pid {only_one.holder(name) or 'unknown'}) runs here, and a second one would not start"
     return Row("other agents", "degraded", what, "stop it before you start another")
 
 
 def running(name: str, sockets: str) -> bool:
-    """Whether an agent holds the abstract *name*, from the text of /proc/net/unix: taking it would disturb a start."""
+    """Whether an agent holds the abstract *name*, from the text of /proc/net/unix: to try to take it disturbs a start."""
     shown = f"@{name[1:]}"
     return any(line.endswith(f" {shown}") for line in sockets.splitlines())
 

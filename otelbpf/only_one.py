@@ -40,7 +40,7 @@ class OnlyOne:
                 f"another otelbpf (pid {holder(self._name) or 'unknown'}) runs on this node, and two would count everything "
                 "twice: stop it first"
             ) from error
-        self._socket.listen(1)
+        self._socket.listen()  # each that asks who holds it stays in the queue
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -21,13 +21,16 @@ compile() { # MACHINE SOURCE
   [ "${all:-}" ] || ! newer_than "$object" "$2" "${headers[@]}" "$0" || return 0
   mkdir -p "$objects/$1"
   clang -g -O2 -Wall -Werror -target bpf -D__TARGET_ARCH_"${target[$1]}" \
-    -I otelbpf/probes/include -I "${asm%/asm}" -c "$2" -o "$object.new"
-  llvm-strip -g "$object.new"
-  mv "$object.new" "$object"
+    -I otelbpf/probes/include -I "${asm%/asm}" -c "$2" -o "$object.$$"
+  llvm-strip -g "$object.$$"
+  mv "$object.$$" "$object" # at once: an agent may be starting
   echo "compiled $object"
 }
 
 [ "${1:-}" != --all ] || all=yes
-for machine in "${!target[@]}"; do
-  for source in otelbpf/*/*.bpf.c; do compile "$machine" "$source"; done
-done
+compile_all() { # MACHINE
+  for source in otelbpf/*/*.bpf.c; do compile "$1" "$source"; done
+}
+compile_all x86_64 &
+compile_all aarch64
+wait $!

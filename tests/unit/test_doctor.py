@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from otelbpf.doctor import ProbeReport, Report, Row, as_json, as_text
+from otelbpf.doctor import OPEN_SOCKETS, ProbeReport, Report, Row, as_json, as_text, running
+from otelbpf.only_one import OnlyOne
 
 if TYPE_CHECKING:
     from otelbpf.doctor import State
@@ -63,3 +65,13 @@ def test_json_has_all_of_it() -> None:
     assert made["exit_code"] == 2
     assert made["rows"] == [{"subject": "a", "state": "degraded", "what": "b", "todo": "c", "vital": False}]
     assert made["probes"][0]["ways"] == {"kprobe": "no such function"}
+
+
+def test_another_agent_is_seen_without_taking_its_place() -> None:
+    name = f"\0otelbpf test {os.getpid()}"
+    assert not running(name, OPEN_SOCKETS.read_text())
+    with OnlyOne(name):
+        assert running(name, OPEN_SOCKETS.read_text())
+        assert not running(name[:-1], OPEN_SOCKETS.read_text())
+    with OnlyOne(name):
+        pass

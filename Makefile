@@ -52,6 +52,7 @@ test-e2e: setup-test peers  ## the agent with a real collector (root)
 	$(PYTEST) tests/e2e $(ARGS)
 
 bench: setup-test           ## the figures of docs/performance.md (root)
+	@scripts/setup.sh bench
 	$(VENV)/bin/python -m tests.bench $(ARGS)
 
 lint: $(VENV)/.installed-dev   ## ruff, mypy, clang-format

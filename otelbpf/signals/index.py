@@ -101,6 +101,9 @@ class Index:
         self.lengths = np.zeros(_FIRST_CAPACITY, np.int32)
         self.blocks: dict[bytes, NDArray[Any]] = {}
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     def slots(self, keys: Keys, batch: Batch, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """The slot of each key, made where there is none; *rows* are rows of *batch* that have these keys."""
         # Most keys were seen not long ago: one look at the place where their upper bits point finds them.

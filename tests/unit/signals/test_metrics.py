@@ -162,6 +162,24 @@ def test_what_is_beyond_the_cap_is_summed_up_for_each_resource() -> None:
     assert sum(point.as_int for point in points.values()) == sum(int(batch.rows["tx_bytes"].sum()) for batch in batches)
 
 
+def test_keys_beyond_the_cap_take_bounded_room() -> None:
+    probe = only(Counter(names.METRIC_OTELBPF_TCP_IO, "tx_bytes", (sample.EDGE,)))
+    engine = metrics(probe=probe, metrics_max_series=100)
+    total = 0
+    for first in range(0, 5000, 500):
+        batch = sample.batch(500, things=sample.Things(resources=1))
+        things = [Facts({"service.peer.name": f"peer-{number}"}) for number in range(first, first + 500)]
+        batch.columns["edge"] = Categorical(np.arange(500), things)
+        engine.update(batch)
+        total += int(batch.rows["tx_bytes"].sum())
+    (index,) = engine._plans["sample"]._indexes.values()
+    assert len(index) < 2000
+    points = collected(engine)
+    assert len(points) == 101
+    assert sum(point.as_int for point in points.values()) == total
+    assert len(index) == 101
+
+
 def test_two_tables_of_one_metric_share_its_cap() -> None:
     engine = metrics(metrics_max_series=10)
     engine.update(sample.batch(500))

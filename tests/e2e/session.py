@@ -76,7 +76,9 @@ class Session:
     def process_records(self, protocol: Protocol) -> list[Record]:
         """The records of the processes that were started for their own sake."""
         pids = {one.owner.pid for one in self.processes}
-        return [record for record in self.records[protocol] if record["process.pid"] in pids and "process" in record.scope]
+        return [
+            record for record in self.records[protocol] if record["process.pid"] in pids and "process" in record.scope
+        ]
 
     def total(self, protocol: Protocol, metric: str, **attributes: Any) -> Counter[tuple[Any, ...]]:
         """The sums of *metric* at the end, by service and the attributes named (double underscore for a dot)."""
@@ -298,19 +300,38 @@ def connect_to_name(place: Stage, front: Talker, back: Talker) -> None:
     talk.exchange(10, 20)
     client, server = talk.close()
     names = {"server.address": "www.shop.test", "net.peer.name": "www.shop.test"}
-    named = client.but(optional=("otelbpf.peer.names",), **{name.replace(".", "__"): value for name, value in names.items()})
+    named = client.but(
+        optional=("otelbpf.peer.names",), **{name.replace(".", "__"): value for name, value in names.items()}
+    )
     place.session.expected += [named, server]
 
 
 def note_lookup(
-    place: Stage, owner: Owner, name: str, kind: str, code: str, transport: str,
-    addresses: list[str] | None, cnames: list[str] | None, answers: int,
+    place: Stage,
+    owner: Owner,
+    name: str,
+    kind: str,
+    code: str,
+    transport: str,
+    addresses: list[str] | None,
+    cnames: list[str] | None,
+    answers: int,
 ) -> None:
     """One lookup at dnsmasq."""
     place.session.expected.append(
         expect.lookup(
-            owner, place.netns[0], transport, (CLIENT, 0), (SERVER, 53), name, kind, code,
-            addresses=addresses, cnames=cnames, ttl=TTL_S if answers else None, answers=answers,
+            owner,
+            place.netns[0],
+            transport,
+            (CLIENT, 0),
+            (SERVER, 53),
+            name,
+            kind,
+            code,
+            addresses=addresses,
+            cnames=cnames,
+            ttl=TTL_S if answers else None,
+            answers=answers,
         )
     )
 
@@ -319,7 +340,9 @@ def dig(place: Stage, name: str, kind: str, transport: str) -> tuple[Owner, str]
     """Asks dnsmasq with dig; returns who asked and the status it printed."""
     executable = Path(shutil.which("dig") or "dig")
     words = [f"@{SERVER}", "+tries=1", "+time=2", "+tcp" if transport == "tcp" else "+notcp", name, kind]
-    process = subprocess.Popen([*in_namespace(place.client), str(executable), *words], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*in_namespace(place.client), str(executable), *words], stdout=subprocess.PIPE, text=True
+    )
     answer, _ = process.communicate()
     status = next((line.split("status: ")[1].split(",")[0] for line in answer.splitlines() if "status: " in line), "")
     return Owner(process.pid, executable), status
@@ -343,9 +366,18 @@ def expected_lookup(place: Stage, owner: Owner, one: dns.Lookup) -> expect.Expec
     code = None if one.rcode is None else dns.RCODE_NAMES[one.rcode]
     answers = {"a": 1, "c": 2}.get(letter, 0)
     expected = expect.lookup(
-        owner, place.netns[0], "udp", (CLIENT, one.local_port), (RESOLVER, 53), one.name, one.question_type, code,
+        owner,
+        place.netns[0],
+        "udp",
+        (CLIENT, one.local_port),
+        (RESOLVER, 53),
+        one.name,
+        one.question_type,
+        code,
         addresses=[dns.address_of(one.name, one.question_type)] if answers else None,
-        cnames=["real.load.test"] if letter == "c" else None, ttl=60 if answers else None, answers=answers,
+        cnames=["real.load.test"] if letter == "c" else None,
+        ttl=60 if answers else None,
+        answers=answers,
     )
     return expected.but(otelbpf__dns__truncated=True) if letter == "t" else expected
 

@@ -99,6 +99,8 @@ class Index:
         self.resource_of = np.zeros(_FIRST_CAPACITY, np.int32)
         self.overflows = np.zeros(_FIRST_CAPACITY, np.bool_)
         self.lengths = np.zeros(_FIRST_CAPACITY, np.int32)
+        self._described = np.zeros(_FIRST_CAPACITY, np.bool_)
+        self._replaced: dict[int, Replaced] = {}
         self.blocks: dict[bytes, NDArray[Any]] = {}
 
     def __len__(self) -> int:
@@ -135,6 +137,7 @@ class Index:
             for blocks in self.blocks.values():
                 blocks[slot] = None
             self._key_of[slot] = 0
+            self._replaced.pop(slot, None)
             self._free.append(slot)
         self._keys, self._slots = self._keys[used], self._slots[used]
         self.version += 1
@@ -159,26 +162,41 @@ class Index:
             key, replaced, held = self._caps.applied(key, resource, batch, row)
             found = self._found(key)
             if found is None:
-                slot = self._place(key, resource, {tag: self._block(batch, row, tag, replaced) for tag in self.tags})
+                slot = self._place(key, resource)
                 self._caps.hold(slot, held)
+                if replaced:
+                    self._replaced[slot] = replaced
                 return slot
         self._resources.released(resource)
         return found
 
-    def _block(self, batch: Batch, row: int, tag: bytes, replaced: Replaced) -> bytes:
-        return b"".join(
-            part.block_of(replaced[part], tag)
-            if isinstance(part, KnownPart) and part in replaced
-            else part.block(batch, row, tag)
-            for part in self.parts
-        )
+    def describe(self, slots: NDArray[np.intp], batch: Batch, rows: NDArray[np.intp]) -> None:
+        """Encodes the attributes of those *slots* that have got a user; *rows* are examples, one a slot.
+
+        Not before: what is beyond a cap never needs them, and that may be very much.
+        """
+        for position in np.flatnonzero((self.users[slots] > 0) & ~self._described[slots]).tolist():
+            slot, row = int(slots[position]), int(rows[position])
+            if self._described[slot]:  # an earlier position had the same slot
+                continue
+            replaced = self._replaced.get(slot, {})
+            for tag in self.tags:
+                self._describe(slot, tag, b"".join([_block(part, batch, row, tag, replaced) for part in self.parts]))
+
+    def _describe(self, slot: int, tag: bytes, block: bytes) -> None:
+        if tag not in self.blocks:
+            self.blocks[tag] = np.full(self.capacity, None, object)
+        self.blocks[tag][slot] = block
+        self.lengths[slot] = len(block)
+        self._described[slot] = True
 
     def _overflow_of(self, resource: int) -> int:
         key = self._resources.key(resource) + self._overflow_salt & _MASK
         found = self._found(key)
         if found is None:
-            blocks = {tag: wire.attribute(tag, names.OTEL_METRIC_OVERFLOW, value=True) for tag in self.tags}
-            found = self._place(key, self._resources.shared(resource), blocks)
+            found = self._place(key, self._resources.shared(resource))
+            for tag in self.tags:
+                self._describe(found, tag, wire.attribute(tag, names.OTEL_METRIC_OVERFLOW, value=True))
             self.overflows[found] = True
         return found
 
@@ -188,18 +206,14 @@ class Index:
         at = int(np.searchsorted(self._keys, np.uint64(key)))
         return int(self._slots[at]) if at < len(self._keys) and int(self._keys[at]) == key else None
 
-    def _place(self, key: int, resource: int, blocks: dict[bytes, bytes]) -> int:
+    def _place(self, key: int, resource: int) -> int:
         if not self._free:
             self._grow()
         slot = self._made[key] = self._free.pop()
         self._key_of[slot] = key
         self.resource_of[slot] = resource
         self.overflows[slot] = False
-        for tag, block in blocks.items():
-            if tag not in self.blocks:
-                self.blocks[tag] = np.full(self.capacity, None, object)
-            self.blocks[tag][slot] = block
-            self.lengths[slot] = len(block)
+        self._described[slot] = False
         return slot
 
     def _remember(self) -> None:
@@ -223,6 +237,7 @@ class Index:
         self.users = grown(self.users, self.capacity)
         self.resource_of = grown(self.resource_of, self.capacity)
         self.overflows = grown(self.overflows, self.capacity)
+        self._described = grown(self._described, self.capacity)
         self.lengths = grown(self.lengths, self.capacity)
         self.blocks = {tag: grown(blocks, self.capacity) for tag, blocks in self.blocks.items()}
 
@@ -240,3 +255,9 @@ def grown(array: NDArray[Any], capacity: int) -> NDArray[Any]:
         larger[:] = None
     larger[: len(array)] = array
     return larger
+
+
+def _block(part: Part, batch: Batch, row: int, tag: bytes, replaced: Replaced) -> bytes:
+    if isinstance(part, KnownPart) and part in replaced:
+        return part.block_of(replaced[part], tag)
+    return part.block(batch, row, tag)

@@ -51,7 +51,7 @@ class Plan:
     def __init__(self, probe: Probe, made: Maker) -> None:
         self._resource = made.resource
         # Keys beyond the caps are kept until the next export, so that they are not made anew in every batch; in bounds.
-        self._most_slots = 2 * made.max_series + 1000
+        self._most_slots = 4 * made.max_series + 1000
         self._declared: list[Attribute] = []
         self._parts: list[Part] = []
         self._indexes: dict[tuple[int, ...], Index] = {}
@@ -70,10 +70,12 @@ class Plan:
             parts = [resource, *(keys[number] for number in numbers)]
             groups = np.flatnonzero(np.logical_or.reduce([wanted[series.when].groups for series in mine]))
             slots = np.full(len(first), -1, np.intp)
-            slots[groups] = index.slots(total([part[first[groups]] for part in parts]), batch, first[groups])
+            examples = first[groups]
+            slots[groups] = index.slots(total([part[examples] for part in parts]), batch, examples)
             chosen = {when: wanted[when].at(slots) for when in {series.when for series in mine}}
             for series in mine:
                 series.update(batch, chosen[series.when], now_ns)
+            index.describe(slots[groups], batch, examples)
             if index.version != version and len(index) > self._most_slots:
                 index.sweep()
 

@@ -239,30 +239,37 @@ static __always_inline void leave_table(__u32 share)
 	__sync_fetch_and_add(&event_counts.pending, -1);
 }
 
+/* Verified once for all its callers: the verifier searches the kernel's types for each pointer that is followed there,
+ * which costs a millisecond of the start each time. */
+__noinline int who_runs(struct event_head *head)
+{
+	if (head)
+		head_of_current(head);
+	return 0;
+}
+
 /* Who asks: on egress the current task, over TCP the one that connected (a segment may be sent by a softirq later).
  * For a server the one that answered last on this socket, until the answer says it. */
 static __always_inline void head_of_asker(struct __sk_buff *skb, const struct message *message, struct event_head *head)
 {
-	if (message->key.role == CLIENT && message->key.transport == IPPROTO_UDP) {
-		head_of_current(head);
-		return;
-	}
-	struct event_head *owner = owner_of(skb, 0);
+	bool is_client = message->key.role == CLIENT;
+	struct event_head *owner = is_client && message->key.transport == IPPROTO_UDP ? NULL : owner_of(skb, 0);
 
 	if (owner)
 		*head = *owner;
-	else if (message->key.role == CLIENT)
-		head_of_current(head);
+	else if (is_client)
+		who_runs(head);
 	else
 		head->cgroup_id = bpf_skb_cgroup_id(skb);
 }
 
 static __always_inline void remember_question(struct __sk_buff *skb, const struct message *message,
-					      struct pending *entry, __u32 share, __u64 now)
+					      const struct event_head *asker, struct pending *entry, __u32 share,
+					      __u64 now)
 {
 	__u64 bytes = message->question_bytes;
 
-	head_of_asker(skb, message, &entry->asked.head);
+	entry->asked.head = *asker;
 	entry->asked.share = share;
 	entry->asked.question_type = message->question_type;
 	entry->asked.question_class = message->question_class;
@@ -283,8 +290,10 @@ static __always_inline void remember_question(struct __sk_buff *skb, const struc
 static __noinline int asked(struct __sk_buff *skb, struct message *message)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
-	__u64 cgroup_id = message->key.role == CLIENT ? cgroup_id_of(bpf_get_current_task_btf()) : bpf_skb_cgroup_id(skb);
-	__u32 share = share_of(cgroup_id) % SHARES;
+	struct event_head asker = {};
+
+	head_of_asker(skb, message, &asker);
+	__u32 share = share_of(asker.cgroup_id) % SHARES;
 	bool room = shares[share] < pending_share;
 	bool begins = room && bpf_map_update_elem(&pending, &message->key, &nothing, BPF_NOEXIST) == 0;
 	struct pending *entry = bpf_map_lookup_elem(&pending, &message->key);
@@ -301,7 +310,7 @@ static __noinline int asked(struct __sk_buff *skb, struct message *message)
 	}
 	__sync_fetch_and_add(&shares[share], 1);
 	COUNT(pending);
-	remember_question(skb, message, entry, share, now);
+	remember_question(skb, message, &asker, entry, share, now);
 	return 0;
 }
 
@@ -332,7 +341,7 @@ static __noinline int answered(struct __sk_buff *skb, struct message *message)
 	if (message->key.role == SERVER) {
 		struct event_head *owner = owner_of(skb, BPF_SK_STORAGE_GET_F_CREATE);
 
-		head_of_current(&asked.head);
+		who_runs(&asked.head);
 		asked.hidden = filtered(&asked.head, message->key.remote_address, message->local_port,
 					message->key.remote_port);
 		if (owner)
@@ -419,7 +428,7 @@ static __noinline int segment(struct __sk_buff *skb, struct message *message, __
 		struct event_head *owner = owner_of(skb, BPF_SK_STORAGE_GET_F_CREATE);
 
 		if (owner && !owner->time_ns) /* a SYN sent again is sent by a softirq */
-			head_of_current(owner);
+			who_runs(owner);
 	}
 	offset += tcp.doff * 4;
 	if (offset + 2 > skb->len || is_repeated(skb, bpf_ntohl(tcp.seq) + tcp.syn, message->sent))

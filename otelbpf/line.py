@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from otelbpf.signals.logs import Logs
     from otelbpf.signals.metrics import Metrics
 
-PIECE_ROWS = 4096
+PIECE_ROWS = 1024
 """Rows that are encoded at a time: after a stall a tick may bring a hundred times as many, and each takes some 4 kB on
-the way, which the process would never give back."""
+the way."""
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from otelbpf.errors import CannotRun
 from otelbpf.export import exporters
 from otelbpf.export.numbers import ProbeStatus
 from otelbpf.export.telemetry import Telemetry
+from otelbpf.kernel import capabilities
 from otelbpf.kernel.allocator import give_memory_back
 from otelbpf.kernel.attach import attach_all
 from otelbpf.kernel.drain import Drain
@@ -62,6 +63,8 @@ def run(
     started = time.monotonic()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     give_memory_back()
+    if capabilities.missing():
+        raise CannotRun(capabilities.sentence(capabilities.missing()))
     with ExitStack() as open_:
         open_.enter_context(OnlyOne(name_of_instance(os.environ)))
         outputs = open_.enter_context(exporters(config))

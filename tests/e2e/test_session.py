@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e import expect
-from tests.e2e.session import Session, is_dns_connection, play
+from tests.e2e.session import play
+from tests.e2e.stage import is_dns_connection
 
 if TYPE_CHECKING:
     from tests.e2e.collector import Protocol
+    from tests.e2e.stage import Session
 
 CLOCK_ERROR_NS = 1_000_000
 

@@ -65,12 +65,15 @@ class Blocks:
             self._writers += [(str(name), wire.Writer(tag, old, names.LEGACY_VALUES.get(old))) for name, old in older]
 
     def encoded(self, facts: Facts) -> bytes:
+        """The block, kept with *facts* from the first time on."""
         block: bytes | None = facts.encoded.get(self)
         if block is None:
-            block = facts.encoded[self] = b"".join(
-                [writer(facts[name]) for name, writer in self._writers if name in facts]
-            )
+            block = facts.encoded[self] = self.made(facts)
         return block
+
+    def made(self, facts: Facts) -> bytes:
+        """The block, not kept."""
+        return b"".join([writer(facts[name]) for name, writer in self._writers if name in facts])
 
     def of(self, batch: Batch) -> tuple[list[bytes], NDArray[np.intp]] | None:
         """The block of each row and its length; None when no stage has made the column."""

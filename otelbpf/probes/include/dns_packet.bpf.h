@@ -86,7 +86,8 @@ __noinline __u64 question_hash(struct opening *opening)
 	for (int i = 0; i < QUESTION_BYTES / 8; i++) {
 		__u64 word = words[i];
 		__u64 zeros = (word - EACH_BYTE(0x01)) & ~word & EACH_BYTE(0x80);
-		__u64 before = ((zeros & -zeros) >> 7) - 1; /* the bytes before the first zero; all when there is none */
+		__u64 before =
+			((zeros & -zeros) >> 7) - 1; /* the bytes before the first zero; all when there is none */
 
 		word = (word & before) | EACH_BYTE(0x20);
 		hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
@@ -235,7 +236,8 @@ __noinline __u32 skip_extensions(struct __sk_buff *skb, __u32 next)
 
 		if (next == IPPROTO_UDP || next == IPPROTO_TCP)
 			return offset << 8 | next;
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS && next != IPPROTO_ROUTING && next != IPPROTO_FRAGMENT)
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS && next != IPPROTO_ROUTING &&
+		    next != IPPROTO_FRAGMENT)
 			return 0;
 		if (bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
 			return 0;

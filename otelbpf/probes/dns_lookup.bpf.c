@@ -406,7 +406,7 @@ static __always_inline void capture_question(const struct pending_key *key, cons
 					     struct dns_lookup *event)
 {
 	__u64 bytes = entry->question_bytes;
-	__be16 header[HEADER_BYTES / 2] = {bpf_htons(key->id), bpf_htons(FLAG_RECURSION_DESIRED), bpf_htons(1)};
+	__be16 header[HEADER_BYTES / 2] = { bpf_htons(key->id), bpf_htons(FLAG_RECURSION_DESIRED), bpf_htons(1) };
 
 	OPAQUE(bytes);
 	if (bytes == 0 || bytes > QUESTION_BYTES)

@@ -187,7 +187,7 @@ def bench_memory() -> None:
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     count = sum(engine.series().values())
-    print(f"  memory of series: {held / count:.0f} B each, of {count} on {len(batch)} edges")
+    print(f"  memory of series:                   {held / count:.0f} B each, of {count} on {len(batch)} edges")
 
 
 def bench_exports() -> None:

@@ -126,7 +126,7 @@ def bench_logs() -> None:
         print(f"  {label:35} {taken:7.2f} µs")
     ours, theirs = best["encoded, all numbers known"], best["SDK: encode and serialise"]
     print(
-        f"  SDK / otelbpf: {theirs / ours:.0f} times to encode; {(theirs + best['SDK: emit to a processor']) / ours:.0f} with emit"
+        f"  SDK / otelbpf:                      {theirs / ours:.0f} times to encode; {(theirs + best['SDK: emit to a processor']) / ours:.0f} with emit"
     )
 
 

@@ -41,7 +41,7 @@ def failed_sentences(batch: Batch, errors: Mapping[int, str]) -> Iterable[str]:
     parts = zip(
         *_ends(batch),
         _durations(batch.number("handshake_ns")),
-        (errors[error] for error in batch.number("error_class").tolist()),
+        (errors.get(error, "_OTHER") for error in batch.number("error_class").tolist()),
         strict=True,
     )
     return map("%s%d%s%d%s %s %s".__mod__, parts)

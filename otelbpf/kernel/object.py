@@ -185,6 +185,8 @@ class Object:
             raise Unsupported(program, f"cannot iterate: {os.strerror(-fd)}")
         try:
             return b"".join(_chunks(fd))
+        except OSError as error:
+            raise Unsupported(program, f"cannot iterate: {error.strerror}") from error
         finally:
             os.close(fd)
 
@@ -265,7 +267,13 @@ class Object:
 
 
 def _chunks(fd: int) -> Iterator[bytes]:
-    while chunk := os.read(fd, _READ_BYTES):
+    while True:
+        try:
+            chunk = os.read(fd, _READ_BYTES)
+        except BlockingIOError:  # the kernel rests after a million elements that nothing was written of: go on
+            continue
+        if not chunk:
+            return
         yield chunk
 
 

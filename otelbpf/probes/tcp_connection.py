@@ -52,7 +52,7 @@ SERVICE_PORTS = (33060, 35357, 44818, 47808, 49152, 50000, 50051, 50070, 50075, 
 Hadoop, ActiveMQ."""
 
 _PROCESS = (
-    Number(names.PROCESS_PID, "pid"),
+    Number(names.PROCESS_PID, "pid", absent=0),
     Known("process", (names.PROCESS_EXECUTABLE_NAME, names.PROCESS_EXECUTABLE_PATH)),
 )
 _LOCAL_END = Known("local", (names.NETWORK_LOCAL_ADDRESS, names.SERVER_ADDRESS))

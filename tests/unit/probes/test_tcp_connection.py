@@ -17,7 +17,7 @@ from otelbpf.batch import Batch, Categorical, Facts
 from otelbpf.config import Config
 from otelbpf.probes import tcp_accounting
 from otelbpf.probes.connection_id import connection_ids
-from otelbpf.probes.probe import Choice, Known, Level
+from otelbpf.probes.probe import Choice, Known, Level, Number
 from otelbpf.probes.tcp_connection import PROBE
 from otelbpf.signals import names
 from tests.unit.enrich.rows import HEAD, SECOND, rows
@@ -381,3 +381,10 @@ def test_no_attribute_of_a_record_stands_twice():
     for event in PROBE.events:
         declared = [name for name in attribute_names(event.attributes) if name != "server.address"]
         assert len(declared) == len(set(declared))
+
+
+def test_an_owner_that_is_not_known_has_no_pid():
+    for event in PROBE.events:
+        assert [
+            each.absent for each in event.attributes if isinstance(each, Number) and each.name == names.PROCESS_PID
+        ] == [0]

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from otelbpf.config import Config
 
-INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
-
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and exits."""

@@ -128,8 +128,7 @@ class Timer:
 class Conveyor:
     """Runs the line in a thread of its own: a tick at most every *tick_s*, timers when they are due.
 
-    A context manager. An error in the thread is kept and raised to whoever asks `check()`: the agent must not go on
-    as if it were working.
+    A context manager. An error in the thread is kept in `failure`: the agent must not go on as if it were working.
     """
 
     def __init__(

@@ -130,11 +130,6 @@ class Object:
         """The programs that are loaded."""
         return [name for name in self._programs if name in self._programs_to_load]
 
-    def has_constant(self, name: str) -> bool:
-        """Whether the object has a `const volatile` variable *name*."""
-        place = self.btf.variables.get(name)
-        return place is not None and place.section == ".rodata"
-
     def attach(self, program: str) -> None:
         """Attaches a loaded program as its section says; raises Unsupported. `syscall` programs need none."""
         handle = self._programs[program]

@@ -206,7 +206,7 @@ static __noinline int answered(struct __sk_buff *skb, struct message *message)
 {
 	struct pending *entry = bpf_map_lookup_elem(&pending, &message->key);
 
-	if (!entry)
+	if (!entry || !entry->asked.first_ns) /* not asked, or the entry is being filled in */
 		return 0;
 	struct asked asked = entry->asked;
 

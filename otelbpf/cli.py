@@ -6,6 +6,7 @@ wrong command line.
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import os
 import signal
@@ -125,11 +126,16 @@ def _run(options: argparse.Namespace) -> int:
 
 def _end_on_signals(ending: threading.Event) -> None:
     """The first SIGTERM or SIGINT ends the agent in order, a second one at once."""
+    signalled = False
 
     def end(number: int, _frame: object) -> None:
-        if ending.is_set():
+        nonlocal signalled
+        if signalled:
             os._exit(128 + number)
-        ending.set()
+        signalled = True
+        # Not here: the signal may have interrupted a wait for this very event, which holds the event's lock. And not by
+        # threading.Thread, whose start takes a lock, too.
+        _thread.start_new_thread(ending.set, ())
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)

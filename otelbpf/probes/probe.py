@@ -53,6 +53,14 @@ class Hex:
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """A column of addresses (16 bytes; IPv4 mapped) as text; the unspecified address is unknown."""
+
+    name: AttributeName
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What is known of the thing in a Categorical column: those of *names* that its Facts hold."""
 
@@ -60,7 +68,7 @@ class Known:
     names: tuple[AttributeName, ...]
 
 
-Attribute = Constant | Number | Choice | Hex | Known
+Attribute = Constant | Number | Choice | Hex | Address | Known
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from otelbpf.address_text import texts
 from otelbpf.batch import Categorical, Facts
 from otelbpf.probes.three_digits import BYTES, NANOSECONDS
 from otelbpf.signals import names
@@ -33,7 +34,7 @@ def closed_sentences(batch: Batch, reasons: Mapping[int, str]) -> Iterable[str]:
         _words(batch.number("close_reason"), [reasons[reason] for reason in sorted(reasons)]),
         strict=True,
     )
-    return map("%s%d%s%d%s ↑%s ↓%s %s %s".__mod__, parts)
+    return map("%s%d%s%s:%d%s ↑%s ↓%s %s %s".__mod__, parts)
 
 
 def failed_sentences(batch: Batch, errors: Mapping[int, str]) -> Iterable[str]:
@@ -44,11 +45,11 @@ def failed_sentences(batch: Batch, errors: Mapping[int, str]) -> Iterable[str]:
         (errors.get(error, "_OTHER") for error in batch.number("error_class").tolist()),
         strict=True,
     )
-    return map("%s%d%s%d%s %s %s".__mod__, parts)
+    return map("%s%d%s%s:%d%s %s %s".__mod__, parts)
 
 
-def _ends(batch: Batch) -> tuple[list[str], list[int], list[str], list[int], list[str]]:
-    """`client curl[`, `4711`, `] → example.org (93.184.216.34:`, `443`, `)`."""
+def _ends(batch: Batch) -> tuple[list[str], list[int], list[str], list[str], list[int], list[str]]:
+    """`client curl[`, `4711`, `] → example.org (`, `93.184.216.34`, `443`, `)`."""
     process, remote = _named_processes(batch), batch.things("remote")
     role = batch.number("role").astype(np.intp)
     programs = [facts[names.PROCESS_EXECUTABLE_NAME] for facts in process.values]
@@ -57,6 +58,7 @@ def _ends(batch: Batch) -> tuple[list[str], list[int], list[str], list[int], lis
         _words(process.codes * 3 + role, [f"{word} {program}[" for program in programs for word, _ in _ROLES]),
         batch.number("pid").tolist(),
         _words(remote.codes * 3 + role, [f"] {arrow} {before}" for before, _ in peers for _, arrow in _ROLES]),
+        [f"[{text}]" if ":" in text else text or "?" for text in texts(batch.number("remote_address"))],
         batch.number("remote_port").tolist(),
         _words(remote.codes, [after for _, after in peers]),
     )
@@ -73,11 +75,9 @@ def _named_processes(batch: Batch) -> Categorical:
 
 
 def _peer(facts: Facts) -> tuple[str, str]:
-    """What stands before and after the port."""
-    address = str(facts.get(names.NETWORK_PEER_ADDRESS, "?"))
-    name = str(facts.get(names.SERVER_ADDRESS, address))
-    end = f"[{address}]:" if ":" in address else f"{address}:"
-    return (end, "") if name == address else (f"{name} ({end}", ")")
+    """What stands before the address and after the port."""
+    name = facts.get(names.SERVER_ADDRESS)
+    return (f"{name} (", ")") if name else ("", "")
 
 
 def _durations(nanoseconds: NDArray[Any]) -> list[str]:

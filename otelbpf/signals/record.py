@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from otelbpf.probes.probe import Choice, Constant, Hex, Known, Number
+from otelbpf.probes.probe import Address, Choice, Constant, Hex, Known, Number
 from otelbpf.signals import names, wire
-from otelbpf.signals.attributes import Blocks, Codes, checked, present, raw_bytes, scaled, with_legacy
+from otelbpf.signals.attributes import AddressTexts, Blocks, Codes, checked, present, raw_bytes, scaled, with_legacy
 from otelbpf.signals.envelope import Encoded
 from otelbpf.signals.rows import Hole, Layout, distinct_of, gathered, order_of, varint_format, varint_width, varints
 
@@ -249,6 +249,11 @@ class CompiledEvent:
         self._choices = Choices(fixed, [item for item in attributes if isinstance(item, Choice)])
         self._numbers = Numbers([item for item in attributes if isinstance(item, Number | Hex)], event.trace_id)
         self._blocks = [Blocks(_ATTRIBUTE, item, legacy=legacy) for item in attributes if isinstance(item, Known)]
+        addresses = [item for item in attributes if isinstance(item, Address)]
+        self._addresses = [
+            AddressTexts(_ATTRIBUTE, column, [item.name for item in addresses if item.column == column])
+            for column in dict.fromkeys(item.column for item in addresses)
+        ]
 
     def encode(self, batch: Batch, now_ns: int) -> Records:
         """A record for every row of *batch*, which has at least one."""
@@ -264,6 +269,10 @@ class CompiledEvent:
             if found is not None:
                 columns.append(found[0])
                 rest += found[1]
+        for address in self._addresses:
+            pieces, lengths = address.of(batch)
+            columns += pieces
+            rest += lengths
         times_ns = batch.number("time_ns").astype(np.uint64) + np.uint64(batch.clock_offset_ns)
         columns[0], record_lengths = self._numbers.encode(batch, times_ns, now_ns, rest, body_lengths)
         return Records(columns, record_lengths, times_ns)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from otelbpf.signals.resources import Resources
 
 _FIRST_CAPACITY: Final = 64
+_MOST_REDIRECTED: Final = 16384
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 Place = tuple[int, str]
@@ -91,6 +92,9 @@ class Index:
         self._keys: Keys = np.empty(0, np.uint64)
         self._slots: NDArray[np.int32] = np.empty(0, np.int32)
         self._made: dict[int, int] = {}
+        self._redirected: dict[int, int] = {}
+        """Keys beyond a cap → the slot that takes them, until a sweep: there may be room then. To find it anew costs
+        20 µs, and whoever asks for many names asks for them again and again."""
         self._free = list(range(_FIRST_CAPACITY - 1, -1, -1))
         self._key_of: Keys = np.zeros(_FIRST_CAPACITY, np.uint64)
         self._look_back(_FIRST_CAPACITY)
@@ -128,6 +132,7 @@ class Index:
 
     def sweep(self) -> None:
         """Gives back the slots that no metric uses."""
+        self._redirected.clear()
         used = self.users[self._slots] != 0
         if used.all():
             return
@@ -150,13 +155,21 @@ class Index:
         return slots
 
     def _slot_for(self, key: int, batch: Batch, row: int) -> int:
-        found = self._made.get(key)
-        if found is not None:
-            return found
+        found = self._made.get(key, self._redirected.get(key))
+        if found is None:
+            found = self._new_slot_for(key, batch, row)
+            if int(self._key_of[found]) != key:
+                if len(self._redirected) >= _MOST_REDIRECTED:
+                    self._redirected.clear()
+                self._redirected[key] = found
+        return found
+
+    def _new_slot_for(self, key: int, batch: Batch, row: int) -> int:
+        """One of its own, that of `_other`, or the overflow of the host where there is no room for the resource."""
         resource_key, message = self._resource.identity_at(batch, row)
         if self._resources.full and resource_key not in self._resources:
             resource = self._resources.taken(*self._resource.fallback(batch, row))
-            found = self._overflow_of(resource)
+            slot = self._overflow_of(resource)
         else:
             resource = self._resources.taken(resource_key, message)
             key, replaced, held = self._caps.applied(key, resource, batch, row)
@@ -167,8 +180,9 @@ class Index:
                 if replaced:
                     self._replaced[slot] = replaced
                 return slot
+            slot = found
         self._resources.released(resource)
-        return found
+        return slot
 
     def describe(self, slots: NDArray[np.intp], batch: Batch, rows: NDArray[np.intp]) -> None:
         """Encodes the attributes of those *slots* that have got a user; *rows* are examples, one a slot.

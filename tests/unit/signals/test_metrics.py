@@ -212,14 +212,14 @@ def test_values_beyond_the_cap_of_an_attribute_become_other() -> None:
         engine.update(batch)
 
     ask(0, 150)
-    ask(100, 250)
-    ask(200, 250)
-    ask(250, 300)
+    ask(100, 200)
+    ask(200, 300)
+    ask(200, 300)
     points = collected(engine)
     assert len(points) == 201
     (other,) = (point for key, point in points.items() if "_other" in key[2])
-    assert other.count == 150
-    assert sum(point.count for point in points.values()) == 400
+    assert other.count == 200
+    assert sum(point.count for point in points.values()) == 450
     clock.now_ns += 100 * SECOND
     collected(engine, clock.now_ns)
     ask(200, 400)  # there is room for those now that were others

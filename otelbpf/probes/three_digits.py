@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from otelbpf.lines import Part, encoded
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -42,14 +44,26 @@ class Scale:
 
     def words(self, values: NDArray[Any]) -> list[str]:
         """A word for each value."""
+        chosen: list[str] = self._table[self._codes(values)].tolist()
+        return chosen
+
+    def part(self, values: NDArray[Any]) -> Part:
+        """The same as a part of lines."""
+        return Part(self._encoded, self._codes(values))
+
+    def _codes(self, values: NDArray[Any]) -> NDArray[np.intp]:
         step = np.searchsorted(self._limits, values, "right")
         digits = np.minimum(np.rint(values / self._digits[step]), _WORDS_A_STEP - 1)
-        chosen: list[str] = self._table[step * _WORDS_A_STEP + digits.astype(np.intp)].tolist()
-        return chosen
+        codes: NDArray[np.intp] = step * _WORDS_A_STEP + digits.astype(np.intp)
+        return codes
 
     @cached_property
     def _table(self) -> NDArray[np.object_]:
         return np.array([step.word(digits) for step in self._steps for digits in range(_WORDS_A_STEP)], object)
+
+    @cached_property
+    def _encoded(self) -> NDArray[np.object_]:
+        return encoded(self._table.tolist())
 
 
 BYTES = Scale(

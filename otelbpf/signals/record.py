@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from otelbpf.lines import Lines
 from otelbpf.probes.probe import Address, Choice, Constant, Hex, Known, Number
 from otelbpf.signals import names, wire
 from otelbpf.signals.attributes import AddressTexts, Blocks, Codes, checked, present, raw_bytes, scaled, with_legacy
@@ -257,9 +258,9 @@ class CompiledEvent:
 
     def encode(self, batch: Batch, now_ns: int) -> Records:
         """A record for every row of *batch*, which has at least one."""
-        bodies = wire.texts(self._body(batch))
-        body_lengths = np.fromiter(map(len, bodies), np.intp, len(bodies))
-        columns: list[list[bytes]] = [[], bodies]
+        bodies = self._bodies(batch)
+        body_lengths = bodies.lengths()
+        columns: list[list[bytes]] = [[], *bodies.pieces]
         rest = body_lengths.copy()
         blocks, lengths = self._choices.of(batch, self._severities(batch))
         columns.append(blocks)
@@ -276,6 +277,10 @@ class CompiledEvent:
         times_ns = batch.number("time_ns").astype(np.uint64) + np.uint64(batch.clock_offset_ns)
         columns[0], record_lengths = self._numbers.encode(batch, times_ns, now_ns, rest, body_lengths)
         return Records(columns, record_lengths, times_ns)
+
+    def _bodies(self, batch: Batch) -> Lines:
+        lines = self._body(batch)
+        return lines if isinstance(lines, Lines) else Lines([wire.texts(lines)])
 
     def _severities(self, batch: Batch) -> NDArray[np.int64]:
         severities = np.full(len(batch), INFO, np.int64)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from otelbpf.line import Line, Source
 
 
+READS = 10
+READ_AGAIN_S = 0.001
+
+
 class Node:
     """The live end of the line: `tick` carries what the drain brought, `collect` and `sweep` what is due.
 
@@ -111,6 +115,17 @@ class Node:
         )
 
     def _ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:
+        """The terms of one moment. They are read one after the other while events go on from term to term; what does
+        not add up is read again, and told as it is if it never does."""
+        ledger = self._read_ledger(index, source, probe)
+        for _ in range(READS):
+            if ledger.balanced:
+                break
+            time.sleep(READ_AGAIN_S)
+            ledger = self._read_ledger(index, source, probe)
+        return ledger
+
+    def _read_ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:
         counts = probe.counts
         kernel = EventLedger(
             seen=int(counts["seen"]),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and exits."""
+    _open_standard_streams()
     options = _parser().parse_args(arguments)
     os.environ.setdefault(
         "OPENBLAS_NUM_THREADS", "1"
@@ -40,9 +41,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _refuse(error, 2)
     except OtelbpfError as error:
         code = _refuse(error, 1)
+    except OSError as error:  # no descriptor left, no memory for a ring: whatever it was needed for
+        code = _refuse(CannotRun(f"the system refuses: {error.strerror or error}"), 2)
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Puts /dev/null where the caller closed 0, 1 or 2: else the next file or socket has that number, and is written to
+    as if it were the output."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _refuse(error: Exception, code: int) -> int:

@@ -75,6 +75,24 @@ def test_a_missing_file_is_one_sentence() -> None:
     assert done.returncode == CANNOT_RUN
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_without_standard_streams_it_runs_all_the_same(closed: str) -> None:
+    command = f"exec {sys.executable} -m otelbpf run --for 1s --set exporters.console={{}} {closed}"
+    environment = {**os.environ, **OTHER}
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, check=False, env=environment, text=True)
+    sentences(done.stderr)
+    assert "output_closed" not in done.stderr
+    assert done.returncode == 0
+
+
+def test_no_descriptors_left_is_told() -> None:
+    command = f"ulimit -n 20; exec {sys.executable} -m otelbpf run --for 1s"
+    environment = {**os.environ, **OTHER}
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, check=False, env=environment, text=True)
+    assert "Too many open files" in " ".join(sentences(done.stderr))
+    assert done.returncode == CANNOT_RUN
+
+
 def test_missing_capabilities_are_named_with_their_remedy() -> None:
     command = ["setpriv", "--bounding-set=-all", sys.executable, "-m", "otelbpf", "run", "--for", "1s"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **OTHER})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ def replay(path: Path, config: Config) -> Iterator[str]:
     with ExitStack() as open_:
         recording = open_.enter_context(Recording(path))
         outputs = open_.enter_context(exporters(config))
+        open_.enter_context(_sound(path))
         machine = RecordedMachine(recording.machine())
         enrichment = open_.enter_context(Enrichment(config, machine))
         probes = [probe for probe in stages.enabled(config) if (EVENTS, probe.name) in recording.layouts]
@@ -54,6 +55,15 @@ class _Moment:
 
     def is_now(self, ns: int) -> None:
         self._ns = ns
+
+
+@contextmanager
+def _sound(path: Path) -> Iterator[None]:
+    """A file may say anything, and nothing on the way doubts what a kernel says: what breaks is the file's fault."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RecordingError(f"{path}: damaged, or of another version: {error}") from error
 
 
 def _carry_all(line: Line, recording: Recording, path: Path, moment: _Moment) -> dict[str, int]:

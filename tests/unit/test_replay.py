@@ -102,3 +102,20 @@ def test_a_frame_that_holds_no_whole_records_is_one_sentence(tmp_path: Path, mem
     with pytest.raises(RecordingError, match="damaged"):
         list(replay.replay(tmp_path / "recording", Config()))
     assert memory.requests == []
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        of({"time_ns": 3 * SECOND, "close_reason": 200}),
+        Frame("machine", THEN, payload=b"{"),
+        Frame("machine", THEN, payload=b"[1]"),
+    ],
+)
+@pytest.mark.usefixtures("memory")
+def test_values_that_no_kernel_sends_are_one_sentence(tmp_path: Path, frame: Frame) -> None:
+    with Recorder(tmp_path / "recording", LAYOUTS) as recorder:
+        for written in (*FRAMES, frame):
+            recorder.write(written)
+    with pytest.raises(RecordingError, match="damaged"):
+        list(replay.replay(tmp_path / "recording", Config()))

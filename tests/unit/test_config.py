@@ -153,6 +153,10 @@ MISTAKES = {
         "filters: {ports: {include: [70000]}}",
         "f.yaml:1: filters.ports.include[0]: 70000 is out of range; give 1 to 65535",
     ),
+    "more ports than the kernel half takes": (
+        f"filters: {{ports: {{exclude: {list(range(1, 514))}}}}}",
+        "f.yaml:1: filters.ports.exclude: has 513 entries; give 0 to 512",
+    ),
     "no port": ("probes: {dns_lookup: {ports: []}}", "f.yaml:1: probes.dns_lookup.ports: has 0 entries; give 1 to 16"),
     "not an address": (
         "filters: {addresses: {exclude: [10.0.0.0/33]}}",

@@ -85,6 +85,7 @@ def run(
         yield ready
         _wait(ending, conveyor, seconds)
         conveyor.stop()
+        conveyor.check()
         node.finish()
         if recorder and isinstance(machine, MachineRecorder):
             recorder.write(Frame(MACHINE, time.time_ns(), payload=json.dumps(machine.answers).encode()))
@@ -166,5 +167,3 @@ def _wait(ending: threading.Event, conveyor: Conveyor, seconds: float | None) ->
         if left <= 0:
             break
         ending.wait(left)
-    if conveyor.failure is not None:
-        raise conveyor.failure

@@ -128,7 +128,8 @@ class Timer:
 class Conveyor:
     """Runs the line in a thread of its own: a tick at most every *tick_s*, timers when they are due.
 
-    A context manager. An error in the thread is kept in `failure`: the agent must not go on as if it were working.
+    A context manager. An error in the thread is kept in `failure`, and raised to whoever asks `check`: the agent must
+    not go on as if it were working.
     """
 
     def __init__(
@@ -158,6 +159,11 @@ class Conveyor:
         self._arrived.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
+
+    def check(self) -> None:
+        """Raises what ended the thread, if it did not end by `stop`."""
+        if self.failure is not None:
+            raise self.failure
 
     def _run(self) -> None:
         try:

@@ -23,6 +23,11 @@ _NO_TEXT = (0, 0, 0, ord("\n"))
 
 
 def texts(addresses: NDArray[np.void]) -> list[str]:
+    """`encoded`, as text."""
+    return list(map(bytes.decode, encoded(addresses)))
+
+
+def encoded(addresses: NDArray[np.void]) -> list[bytes]:
     """Each address of 16 bytes as text, a mapped IPv4 address with dots; the unspecified address is an empty text."""
     raw = raw_addresses(addresses)
     mapped = is_mapped(addresses)
@@ -31,11 +36,11 @@ def texts(addresses: NDArray[np.void]) -> list[str]:
     cells = _cells()[np.arange(4), octets]
     if not (plain := mapped & known).all():
         cells[~plain] = _NO_TEXT
-    lines = cells.tobytes().translate(None, b"\0").decode().split("\n")
+    lines = cells.tobytes().translate(None, b"\0").split(b"\n")
     lines.pop()
     if not mapped.all():
         for row in np.flatnonzero(~mapped & raw.any(axis=1)).tolist():
-            lines[row] = socket.inet_ntop(socket.AF_INET6, raw[row].tobytes())
+            lines[row] = socket.inet_ntop(socket.AF_INET6, raw[row].tobytes()).encode()
     return lines
 
 

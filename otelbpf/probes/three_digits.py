@@ -5,7 +5,6 @@ So few digits make so few words that all of them fit in a table: a batch is put 
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -41,29 +40,20 @@ class Scale:
         self._steps = steps
         self._limits = np.array([step.limit for step in steps[:-1]])
         self._digits = np.array([step.size / 10 if step.tenths else step.size for step in steps])
+        self._words: dict[str, NDArray[np.object_]] = {}
 
-    def words(self, values: NDArray[Any]) -> list[str]:
-        """A word for each value."""
-        chosen: list[str] = self._table[self._codes(values)].tolist()
-        return chosen
-
-    def part(self, values: NDArray[Any]) -> Part:
-        """The same as a part of lines."""
-        return Part(self._encoded, self._codes(values))
+    def part(self, values: NDArray[Any], before: str = "") -> Part:
+        """A word for each value, with the same *before* all of them, as a part of lines."""
+        if before not in self._words:
+            each = (step.word(digits) for step in self._steps for digits in range(_WORDS_A_STEP))
+            self._words[before] = encoded([before + word for word in each])
+        return Part(self._words[before], self._codes(values))
 
     def _codes(self, values: NDArray[Any]) -> NDArray[np.intp]:
         step = np.searchsorted(self._limits, values, "right")
         digits = np.minimum(np.rint(values / self._digits[step]), _WORDS_A_STEP - 1)
         codes: NDArray[np.intp] = step * _WORDS_A_STEP + digits.astype(np.intp)
         return codes
-
-    @cached_property
-    def _table(self) -> NDArray[np.object_]:
-        return np.array([step.word(digits) for step in self._steps for digits in range(_WORDS_A_STEP)], object)
-
-    @cached_property
-    def _encoded(self) -> NDArray[np.object_]:
-        return encoded(self._table.tolist())
 
 
 BYTES = Scale(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from otelbpf.address_text import texts
+from otelbpf.address_text import encoded
 from otelbpf.batch import Categorical
 from otelbpf.probes.probe import Address, Choice, Constant, Hex, Known, Number
 from otelbpf.signals import names, wire
@@ -107,7 +107,7 @@ class AddressTexts:
 
     def of(self, batch: Batch) -> tuple[list[list[bytes]], NDArray[np.intp]]:
         """Columns of pieces, before and text in turn, and the length of all of them in each row."""
-        values = list(map(str.encode, texts(batch.number(self._column))))
+        values = encoded(batch.number(self._column))
         lengths = np.fromiter(map(len, values), np.intp, len(values))
         pieces = [piece for heads in self._before for piece in (heads[lengths].tolist(), values)]
         return pieces, self._lengths[lengths]

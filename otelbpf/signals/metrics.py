@@ -151,6 +151,7 @@ class Metrics:
         Series that have been silent for the time to live, and whose last value has been sent, are forgotten first.
         """
         for output in self._outputs:
+            output.series.none_after(now_ns)
             output.series.forget(output.series.idle(now_ns - self._ttl_ns))
         for plan in self._plans.values():
             plan.sweep()

@@ -124,6 +124,12 @@ class Series:
         """The slots that have had no news since *before_ns*, and whose last news have been sent."""
         return np.flatnonzero((self.start_ns != 0) & (self.last_ns < before_ns) & ~self.unsent)
 
+    def none_after(self, now_ns: int) -> None:
+        """For a clock that was set back: nothing began, or had news, later than now. A point whose start is after its
+        time would be refused, and a series with news to come would never grow old."""
+        np.minimum(self.start_ns, now_ns, out=self.start_ns)
+        np.minimum(self.last_ns, now_ns, out=self.last_ns)
+
     def sizes(self, slots: NDArray[np.intp]) -> NDArray[np.intp]:
         """The bytes that each point takes, or a little more."""
         inner = self.index.lengths[slots] + self._parts_width()

@@ -93,6 +93,17 @@ def test_a_silent_series_is_forgotten_and_begins_anew() -> None:
     assert (point.start_time_unix_nano, point.as_int) == (START + 400 * SECOND, 1)
 
 
+def test_a_clock_that_is_set_back_leaves_no_point_that_begins_after_its_time() -> None:
+    clock = Clock()
+    engine = metrics(clock, only(Counter(names.METRIC_OTELBPF_PROCESS_EXECS, None, ())), metrics_series_ttl=60.0)
+    engine.update(sample.batch(1))
+    clock.now_ns -= 3600 * SECOND
+    for since in (0, 10):
+        (point,) = collected(engine, clock.now_ns + since * SECOND).values()
+        assert (point.start_time_unix_nano, point.as_int) == (clock.now_ns, 1)
+    assert not collected(engine, clock.now_ns + 61 * SECOND)
+
+
 def test_forgotten_series_leave_nothing_behind() -> None:
     clock = Clock()
     engine = metrics(clock, metrics_series_ttl=60.0)

@@ -38,7 +38,7 @@ def replay(path: Path, config: Config) -> Iterator[str]:
         enrichment = open_.enter_context(Enrichment(config, machine))
         probes = [probe for probe in stages.enabled(config) if (EVENTS, probe.name) in recording.layouts]
         moment = _Moment()
-        line = stages.line(config, probes, machine, enrichment, outputs.export, moment.now_ns)
+        line = stages.line(config, probes, machine, enrichment, outputs.export_all, moment.now_ns)
         seen = _carry_all(line, recording, path, moment)
         outputs.flush(time.monotonic() + config.shutdown_timeout)
         yield from ledger.summary(time.monotonic() - started, _ledgers(line, seen), outputs.ledger())

@@ -107,7 +107,7 @@ def test_a_frame_that_holds_no_whole_records_is_one_sentence(tmp_path: Path, mem
 @pytest.mark.parametrize(
     "frame",
     [
-        of({"time_ns": 3 * SECOND, "close_reason": 200}),
+        of({"time_ns": 3 * SECOND, "role": 200}),
         Frame("machine", THEN, payload=b"{"),
         Frame("machine", THEN, payload=b"[1]"),
     ],

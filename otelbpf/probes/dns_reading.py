@@ -145,6 +145,22 @@ def _as_bytes(rows: NDArray[np.void]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
 
 
+def without_messages(rows: NDArray[np.void]) -> NDArray[np.void]:
+    """The columns before the message, which is most of a row: rows are copied several times on their way."""
+    fields: Any = rows.dtype.fields
+    end = fields["message"][1]
+    kept = {name: (kind, offset) for name, (kind, offset, *_) in fields.items() if offset < end}
+    width = -(-end // WORD_BYTES) * WORD_BYTES
+    layout: Any = {
+        "names": list(kept),
+        "formats": [kind for kind, _ in kept.values()],
+        "offsets": [offset for _, offset in kept.values()],
+        "itemsize": width,
+    }
+    short: NDArray[np.void] = np.ascontiguousarray(_as_bytes(rows)[:, :width]).view(np.dtype(layout)).reshape(-1)
+    return short
+
+
 def _things(facts: list[Facts], codes: NDArray[np.intp]) -> Categorical:
     """A column in which each thing stands once, though several messages may share it."""
     values: dict[Facts, int] = {}

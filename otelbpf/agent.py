@@ -84,12 +84,12 @@ def run(
         telemetry.started(ready)
         yield ready
         _wait(ending, conveyor, seconds)
+        deadline = time.monotonic() + config.shutdown_timeout
         conveyor.stop()
         conveyor.check()
         node.finish()
         if recorder and isinstance(machine, MachineRecorder):
             recorder.write(Frame(MACHINE, time.time_ns(), payload=json.dumps(machine.answers).encode()))
-        deadline = time.monotonic() + config.shutdown_timeout
         outputs.flush(deadline)
         summary = list(ledger.summary(time.monotonic() - started, node.ledgers(), outputs.ledger()))
         telemetry.stopped(summary[0])

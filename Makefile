@@ -43,7 +43,7 @@ test: setup-test peers      ## all tests (root)
 	$(PYTEST) $(ARGS)
 
 test-unit: $(VENV)/.installed-dev bpf     ## what needs neither root nor peers; under a minute
-	$(PYTEST) tests/unit $(ARGS)
+	$(PYTEST) tests/unit tests/recorded $(ARGS)
 
 test-kernel: setup-test     ## probes on this kernel (root)
 	$(PYTEST) tests/kernel $(ARGS)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from otelbpf.line import Line, Source
 
 
+PENDING = "pending"
+"""The map of those who wait for an answer, and the kernel's count of them."""
 READS = 10
 READ_AGAIN_S = 0.001
 
@@ -94,11 +96,10 @@ class Node:
         self.collect()
 
     def ledgers(self) -> dict[str, EventLedger]:
-        """The event ledger of each probe that tells events."""
+        """The event ledger of each probe, also of one that only teaches: what it loses costs names."""
         return {
             probe.probe.name: self._ledger(index, source, probe)
             for index, (source, probe) in enumerate(zip(self._line.sources, self._probes, strict=True))
-            if probe.probe.events
         }
 
     def numbers(self, statuses: Sequence[ProbeStatus], outputs: Exporters) -> AgentNumbers:
@@ -109,7 +110,7 @@ class Node:
             queues=outputs.sizes(),
             statuses=statuses,
             run_times={probe.probe.name: cost for probe in self._probes if (cost := _run_time(probe)).runs},
-            maps={probe.probe.name: fill for probe in self._probes if (fill := _pending_map(probe))},
+            maps={f"{probe.probe.name}.{PENDING}": fill for probe in self._probes if (fill := _pending_map(probe))},
             caches=self._line.enrichment.counters(),
             series=self._line.metrics.series(),
         )
@@ -166,6 +167,6 @@ def _run_time(probe: AttachedProbe) -> RunTime:
 
 def _pending_map(probe: AttachedProbe) -> MapFill | None:
     """How full the table of those who wait for an answer is, for a probe that has one."""
-    if probe.object is None or not probe.object.has_map("pending"):
+    if probe.object is None or not probe.object.has_map(PENDING):
         return None
-    return MapFill(int(probe.counts["pending"]), probe.object.map("pending").max_entries)
+    return MapFill(int(probe.counts["pending"]), probe.object.map(PENDING).max_entries)

@@ -23,7 +23,7 @@ from otelbpf.export import exporters
 from otelbpf.export.numbers import ProbeStatus
 from otelbpf.export.telemetry import Telemetry
 from otelbpf.kernel import capabilities
-from otelbpf.kernel.allocator import give_memory_back
+from otelbpf.kernel.allocator import Trimming, give_memory_back
 from otelbpf.kernel.attach import attach_all
 from otelbpf.kernel.drain import Drain
 from otelbpf.line import Conveyor, Timer
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from otelbpf.kernel.object import Object
 
 SWEEP_INTERVAL_S = 1.0
+TRIM_INTERVAL_S = 10.0
 WATCH_INTERVAL_S = 0.5
 SWITCH_INTERVAL_S = 0.001
 """A thread that encodes must not keep the drain from its rings for the interpreter's usual 5 ms."""
@@ -152,7 +153,11 @@ def _recorder(path: Path, probes: Sequence[AttachedProbe]) -> Recorder:
 
 
 def _timers(config: Config, node: Node) -> list[Timer]:
-    return [Timer(SWEEP_INTERVAL_S, node.sweep), Timer(config.metrics.interval, node.collect)]
+    return [
+        Timer(SWEEP_INTERVAL_S, node.sweep),
+        Timer(config.metrics.interval, node.collect),
+        Timer(TRIM_INTERVAL_S, Trimming()),
+    ]
 
 
 def _ready(probes: Sequence[AttachedProbe], started: float) -> str:

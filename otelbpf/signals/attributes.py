@@ -139,15 +139,14 @@ class Codes:
         self.values = (None, *values.values())
         self.count = len(self.values)
         self._beyond = max(values, default=0) + 1
-        self._code_of = np.zeros(self._beyond + 1, np.intp)
+        self._code_of = np.zeros(self._beyond + 1, np.uint16)  # may be long: one for each possible errno
         for code, key in enumerate(values, start=1):
             self._code_of[key] = code
 
     def of(self, column: NDArray[Any]) -> NDArray[np.intp]:
         numbers = column.astype(np.intp)
         numbers[(numbers < 0) | (numbers > self._beyond)] = self._beyond
-        codes: NDArray[np.intp] = self._code_of[numbers]
-        return codes
+        return self._code_of[numbers].astype(np.intp)
 
 
 def scaled(column: NDArray[Any], scale: float | None) -> NDArray[np.float64]:

@@ -140,7 +140,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _end_on_signals(ending: threading.Event) -> None:
-    """The first SIGTERM or SIGINT ends the agent in order, a second one at once."""
+    """The first SIGTERM, SIGINT or SIGHUP (its terminal was closed) ends the agent in order, a second one at once."""
     signalled = False
 
     def end(number: int, _frame: object) -> None:
@@ -152,7 +152,7 @@ def _end_on_signals(ending: threading.Event) -> None:
         # threading.Thread, whose start takes a lock, too.
         _thread.start_new_thread(ending.set, ())
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, end)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from otelbpf.export.numbers import AgentNumbers, MapFill, RunTime
 from otelbpf.kernel.clock import boottime_offset_ns
 from otelbpf.ledger import EventLedger
 from otelbpf.line import Rows, event_ledger
-from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, Frame
+from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, Frame, RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -85,7 +86,7 @@ class Node:
         self.snapshot()
         now_ns = time.time_ns()
         self._line.collect(now_ns)
-        self._note(Frame(COLLECT, now_ns))
+        self.note(Frame(COLLECT, now_ns))
 
     def finish(self) -> None:
         """The last of everything: no more events come, what came is carried, and the metrics say so."""
@@ -152,11 +153,17 @@ class Node:
         now_ns = time.time_ns()
         for part in arrived:
             kind = SNAPSHOT if part.snapshot else EVENTS
-            self._record(Frame(kind, now_ns, clock_offset_ns, part.source.probe.name, part.rows.tobytes()))
+            self.note(Frame(kind, now_ns, clock_offset_ns, part.source.probe.name, part.rows.tobytes()))
 
-    def _note(self, frame: Frame) -> None:
-        if self._record is not None:
+    def note(self, frame: Frame) -> None:
+        """Adds *frame* to the recording, if there is one. A disk that is full ends the recording, not the agent."""
+        if self._record is None:
+            return
+        try:
             self._record(frame)
+        except RecordingError as error:
+            self._record = None
+            logging.getLogger("otelbpf.recording").error("%s; the recording ends here, the agent goes on", error)
 
 
 def _run_time(probe: AttachedProbe) -> RunTime:

@@ -106,7 +106,8 @@ def summary() -> str:
 def telemetry() -> str:
     """The agent's metrics about itself."""
     lines = ["| metric | instrument | unit | what |", "|---|---|---|---|"]
-    lines += [f"| `{name}` | {name.instrument} | `{name.unit}` | {name.description} |" for name, _ in all_instruments()]
+    metrics = [*(name for name, _ in all_instruments()), names.METRIC_OTELBPF_AGENT_EVENT_LAG]  # recorded, not observed
+    lines += [f"| `{name}` | {name.instrument} | `{name.unit}` | {name.description} |" for name in metrics]
     return "\n".join(lines)
 
 

@@ -2,7 +2,9 @@
 
 Batches and requests are large and short-lived. glibc answers that by raising its thresholds until such blocks come from
 the heap, where one small block above them keeps megabytes for ever, in each of the arenas that threads get of their own.
-Measured with 100,000 records of 50,000 peers: 65 MB of anonymous memory afterwards as it comes, 40 MB as told here.
+But a block that is mapped costs a page fault for each 4 KiB, every time. Measured with 100,000 connections, logs and
+metrics to a collector, by the size from which blocks are mapped: 256 KiB 2.7 s of CPU time and 42 MiB of anonymous
+memory, 1 MiB 1.8 s and 45 MiB, 4 MiB 1.5 s and 57 MiB.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_THRESHOLD_BYTES = 256 << 10
+_MAPPED_FROM_BYTES = 1 << 20
+_TRIMMED_FROM_BYTES = 32 << 20
 _ARENAS = 2
 
 
@@ -20,8 +23,8 @@ def give_memory_back() -> None:
     if mallopt is not None:
         for option, value in (
             (_M_ARENA_MAX, _ARENAS),
-            (_M_MMAP_THRESHOLD, _THRESHOLD_BYTES),
-            (_M_TRIM_THRESHOLD, _THRESHOLD_BYTES),
+            (_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES),
+            (_M_TRIM_THRESHOLD, _TRIMMED_FROM_BYTES),
         ):
             mallopt(option, value)
 

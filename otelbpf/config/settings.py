@@ -179,6 +179,19 @@ class SendingQueue(Settings, frozen=True, kw_only=True):
     max_bytes: Annotated[
         Size, says("Encoded requests that may wait, of each signal; the oldest is dropped and counted.", ge=4 * MIB)
     ] = 32 * MIB
+    num_consumers: Annotated[
+        int, says("Requests under way at one time; with more than one they may arrive out of order.", ge=1, le=32)
+    ] = 1
+
+
+class Spool(Settings, frozen=True, kw_only=True):
+    directory: Annotated[str, says("Where what waits is kept on disk too, to outlive the agent; empty: nowhere.")] = ""
+    max_size: Annotated[
+        Size, says("Room on disk of this exporter; the oldest is dropped and counted.", ge=16 * MIB)
+    ] = 1024 * MIB
+    max_age: Annotated[
+        Duration, says("What is older is dropped and counted; takes the place of max_elapsed_time.", ge=1, le=2592000)
+    ] = 86400.0
 
 
 class Exporter(Settings, frozen=True, kw_only=True):
@@ -200,6 +213,7 @@ class Otlp(Exporter, frozen=True, kw_only=True):
     ] = "none"
     retry_on_failure: Annotated[Retry, says("What happens when the peer is away.")] = Retry()
     sending_queue: Annotated[SendingQueue, says("What may wait for the peer.")] = SendingQueue()
+    spool: Annotated[Spool, says("What may wait on disk.")] = Spool()
 
 
 class OtlpGrpc(Otlp, frozen=True, kw_only=True, tag="otlp_grpc"):

@@ -11,8 +11,18 @@ GIVEN_UP = "given_up"
 """Tried for as long as `retry_on_failure` says."""
 SHUTDOWN = "shutdown"
 """Still waiting when the time to stop was over."""
+SPOOL_FULL = "spool_full"
+"""The oldest on disk when there was no room for the newest."""
+SPOOL_EXPIRED = "spool_expired"
+"""On disk for longer than `spool.max_age`."""
+SPOOL_CORRUPT = "spool_corrupt"
+"""On disk, but not to be read any more."""
 OUTPUT_CLOSED = "output_closed"
 """Nobody reads the console any more."""
+
+
+ONE_RECORD = {"INVALID_ARGUMENT", "INTERNAL", "UNKNOWN", "HTTP 400", "HTTP 422", "HTTP 500"}
+"""Refusals of what was sent; the others refuse whoever sends it, or are no answer to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,13 @@ class Failure:
     """The wait that the peer asked for (RetryInfo, Retry-After)."""
     reason: str = REJECTED
     """How its items are counted when it is not tried again."""
+    too_large: bool = False
+    """The peer takes smaller requests only."""
+
+    @property
+    def may_be_one_record(self) -> bool:
+        """Whether a single record may be at fault, and the others be taken without it."""
+        return self.code in ONE_RECORD
 
     @property
     def text(self) -> str:

@@ -23,6 +23,8 @@ METHODS = {
 }
 # https://opentelemetry.io/docs/specs/otlp/#failures; RESOURCE_EXHAUSTED only when the server says when it recovers.
 RETRYABLE = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
+TOO_LARGE = ("larger than max", "too large")
+"""What gRPC's servers say of a message above their limit."""
 RECONNECT_MS = {"initial": 500, "min": 2000, "max": 5000}
 """gRPC's own wait between connections grows to two minutes otherwise, long after the peer is back."""
 
@@ -97,5 +99,7 @@ def failure_of(error: Any) -> Failure:
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             _, after_s = status_details(value)
-    retryable = code in RETRYABLE or (code == "RESOURCE_EXHAUSTED" and after_s is not None)
-    return Failure(code, shortened(message), retryable, after_s)
+    exhausted = code == "RESOURCE_EXHAUSTED"
+    too_large = exhausted and any(words in message.lower() for words in TOO_LARGE)
+    retryable = code in RETRYABLE or (exhausted and after_s is not None)
+    return Failure(code, shortened(message), retryable, after_s, too_large=too_large)

@@ -65,7 +65,9 @@ class HttpTransport:
             secure["ssl_context"] = self._context
             if tls.server_name_override:
                 secure |= {"server_hostname": tls.server_name_override, "assert_hostname": tls.server_name_override}
-        self._pool = urllib3.PoolManager(num_pools=len(self.endpoints), maxsize=1, retries=False, **secure)
+        self._pool = urllib3.PoolManager(
+            num_pools=len(self.endpoints), maxsize=self._settings.sending_queue.num_consumers, retries=False, **secure
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,7 +132,9 @@ def answer_of(status: int, headers: Any, body: bytes, items: int) -> Answer:
     )
     if 300 <= status < 400:
         message = f"redirected to {headers.get('Location', 'nowhere')}"
-    return Failure(f"HTTP {status}", message, status in RETRYABLE, after_s)
+    # The collector reads what its limit lets through, and says 400.
+    too_large = status == 413 or (status == 400 and "too large" in message.lower())
+    return Failure(f"HTTP {status}", message, status in RETRYABLE, after_s, too_large=too_large)
 
 
 def connection_failure(error: Exception) -> Failure:

@@ -157,6 +157,7 @@ def test_a_collector_that_is_away_and_comes_back(tmp_path, consumers):
             wait_for(lambda: sending.ledger()["logs"].queued == 0, "all of it on disk")
             assert sending.sizes()["logs"].size_bytes < 2**22
             collector.start()
+            wait_for(lambda: sending.ledger()["logs"].accepted == 30_000, "the backlog", 60)
             assert sending.flush(time.monotonic() + 60)
         assert sending.ledger()["logs"] == SignalLedger(30_000, 30_000, 0, {}, 0)
         assert sending.ledger()["metrics"] == SignalLedger(2990, 2990, 0, {}, 0)

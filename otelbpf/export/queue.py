@@ -492,10 +492,9 @@ class Queue:
         return lane.idle or (lane.not_before == NEVER and not lane.in_flight)
 
     def _work(self, now: float) -> Work:
-        due = now - self.write_delay_s
         lanes = self._lanes.items()
         return Work(
-            [entry for _, lane in lanes for entry in lane.in_memory() if not entry.row and entry.since <= due],
+            [entry for lane in self._lanes.values() for entry in self._unwritten(lane, now)],
             list(self._forget),
             [
                 (signal, lane.known)
@@ -503,6 +502,12 @@ class Queue:
                 if len(lane.shelf) < min(lane.backlog, SHELF_ROWS // 4) and not self._closed
             ],
         )
+
+    def _unwritten(self, lane: _Lane, now: float) -> Iterator[Waiting]:
+        """What is due to be written. While the signal waits for its next try no answer will come before."""
+        delay_s = min(self.write_delay_s, 0.0) if lane.not_before > now else self.write_delay_s
+        if self.write_delay_s != NEVER:
+            yield from (entry for entry in lane.in_memory() if not entry.row and entry.since + delay_s <= now)
 
     def _next_write(self) -> float:
         since = (entry.since for lane in self._lanes.values() for entry in lane.in_memory() if not entry.row)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from otelbpf.config import OtlpGrpc, Retry
 from otelbpf.config import Spool as Settings
 from otelbpf.export import sender
+from otelbpf.export.memory import decode_logs
 from otelbpf.export.request import Request
 from otelbpf.export.spool import Spool
 from tests.bench.figure import Figure, table
@@ -38,6 +40,7 @@ TICKS_S = 10
 PADDING = 440
 """Makes a record as long as a usual one: 500 bytes."""
 OUTAGE_S = 60
+KILLS = 5
 
 
 def fresh(model: Request) -> Request:
@@ -53,6 +56,8 @@ def figures(outage_s: float = OUTAGE_S) -> Iterator[Figure]:
     yield cost()
     yield from outage(outage_s)
     yield from sdk(outage_s)
+    if os.geteuid() == 0:
+        yield kill_window()
 
 
 def speed(size: int, together: int) -> Figure:
@@ -240,6 +245,31 @@ def sdk(seconds: float) -> Iterator[Figure]:
         f"{ended_s:.2f} s",
         "≤ 5 s (shutdown_timeout)",
         f"{ledger.spooled:,} of {ledger.made:,} records on disk for the next start",
+    )
+
+
+def kill_window() -> Figure:
+    """How old the newest event on disk is when the whole agent is killed, with programs started all the time."""
+    from tests.e2e.agent import Agent
+
+    ages = []
+    for _ in range(KILLS):
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+            exporter = {"endpoint": "http://127.0.0.1:9", "spool": {"directory": f"{directory}/spool"}}
+            settings = {"exporters": {"otlp_grpc": exporter}, "telemetry": {"enabled": False}}
+            with Agent(Path(directory), settings) as agent:
+                ended = time.monotonic() + 1 + random.random()
+                while time.monotonic() < ended:
+                    subprocess.run(["/bin/true"], check=True)
+                agent.process.kill()
+                killed_ns = time.time_ns()
+                agent.process.wait()
+            with Spool(Path(directory) / "spool", "otlp_grpc") as spool:
+                bodies = [spool.read(row.id) for row in spool.rows("logs", 0, 10**6)]
+            newest_ns = max(record.time_ns for body in bodies if body for record in decode_logs(body))
+            ages.append((killed_ns - newest_ns) / 1e6)
+    return Figure(
+        "kill -9: age of the newest event on disk", f"at most {max(ages):.0f} ms", "≤ 200 ms", f"{KILLS} kills"
     )
 
 

@@ -21,6 +21,9 @@ OUTPUT_CLOSED = "output_closed"
 """Nobody reads the console any more."""
 
 
+UNANSWERED = {"timeout", "connection", "DEADLINE_EXCEEDED"}
+LOST_CONNECTION = ("socket closed", "connection reset", "goaway", "rst_stream", "stream removed")
+"""What gRPC says when a connection ends under a call; refused ones it says otherwise."""
 ONE_RECORD = {"INVALID_ARGUMENT", "INTERNAL", "UNKNOWN", "HTTP 400", "HTTP 422", "HTTP 500"}
 """Refusals of what was sent; the others refuse whoever sends it, or are no answer to it."""
 
@@ -48,6 +51,12 @@ class Failure:
     """How its items are counted when it is not tried again."""
     too_large: bool = False
     """The peer takes smaller requests only."""
+
+    @property
+    def without_answer(self) -> bool:
+        """Whether the peer may have died of the request, or hangs over it."""
+        lost = self.code == "UNAVAILABLE" and any(words in self.message.lower() for words in LOST_CONNECTION)
+        return lost or self.code in UNANSWERED
 
     @property
     def may_be_one_record(self) -> bool:

@@ -92,6 +92,8 @@ class Waiting:
     """When it was put, by the queue's clock."""
     first_try: float | None = None
     failures: int = 0
+    accepted_before: int = 0
+    """Items that its signal had accepted when it was first taken."""
     settled: bool = False
     family: Family | None = None
 
@@ -262,6 +264,7 @@ class Queue:
                 if (entry := self._next_due(now)) is not None:
                     if entry.first_try is None:
                         entry.first_try = now
+                        entry.accepted_before = self._lanes[entry.request.signal].accepted
                     return entry
                 wait_s = min(until, self._earliest()) - now
                 if until <= now:
@@ -318,6 +321,21 @@ class Queue:
                 )
                 self._forget_row(entry)
                 self._changed.notify_all()
+
+    def steps_aside(self, entry: Waiting, after_s: float) -> None:
+        """Lets the next request of its signal go before *entry*; the signal waits so long."""
+        with self._changed:
+            lane = self._lanes[entry.request.signal]
+            if self._landed(lane, entry):
+                following = lane.next()
+                lane.first.extendleft(one for one in (entry, following) if one is not None)
+                lane.not_before = self.clock() + after_s
+                self._changed.notify_all()
+
+    def others_pass(self, entry: Waiting) -> bool:
+        """Whether others of its signal were accepted since *entry* was first taken."""
+        with self._changed:
+            return self._lanes[entry.request.signal].accepted > entry.accepted_before
 
     def again(self, entry: Waiting, after_s: float) -> int:
         """Puts *entry* back to the front; its signal waits so long. Gives what overflowed meanwhile, as `put`."""
@@ -549,6 +567,17 @@ class Queue:
         if lost:
             lane.dropped[reason] += lost
         return lost + sum(entry.request.items for entry in unread)
+
+    @staticmethod
+    def _part(entry: Waiting, part: Request, family: Family | None) -> Waiting:
+        return Waiting(
+            part,
+            len(part.body),
+            first_try=entry.first_try,
+            failures=entry.failures,
+            accepted_before=entry.accepted_before,
+            family=family,
+        )
 
     @staticmethod
     def _miscounted(lane: _Lane) -> None:

@@ -16,6 +16,7 @@ from otelbpf.export.backoff import Backoff
 from otelbpf.export.diagnose import diagnose
 from otelbpf.export.keeper import Keeper
 from otelbpf.export.queue import NEVER, Family, Queue
+from otelbpf.export.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
     from otelbpf.export.endpoint import Endpoint
     from otelbpf.export.keeper import SpoolSize
     from otelbpf.export.queue import QueueSize, SignalLedger, Waiting
-    from otelbpf.export.request import Request
 
 log = logging.getLogger("otelbpf.export")
 
 IDLE_S = 60.0
 FLUSH_RETRY_S = 0.5
 """Longest wait for a retry while stopping: there is no time for more."""
+SUSPECT_AFTER = 4
+"""Failures of one request without an answer, after which the peer is asked whether it is well otherwise."""
 JOIN_S = 0.2
 SPOOL_S = 0.5
 """Kept of the time to stop, to write what is not yet on disk."""
@@ -276,6 +278,9 @@ class Sender:
     def _failed(self, entry: Waiting, failure: Failure) -> None:
         signal = entry.request.signal
         self._becomes_down(signal, failure)
+        if self._is_suspect(entry, failure):
+            self._put_apart(entry, failure)
+            return
         if self._queue.backs_off(signal):  # another request that was under way has failed before
             self._queue.again(entry, 0.0)
             return
@@ -290,6 +295,25 @@ class Sender:
             self._lose(signal, GIVEN_UP, entry.request.items, failure.text)
         elif overflow := self._queue.again(entry, wait_s):
             self._lose(signal, QUEUE_FULL, overflow, "")
+
+    def _is_suspect(self, entry: Waiting, failure: Failure) -> bool:
+        """Whether it is *entry* that the peer does not survive: it has failed often, and an empty request does not."""
+        if entry.failures < SUSPECT_AFTER or not failure.without_answer or self._deadline != float("inf"):
+            return False
+        empty = Request(entry.request.signal, b"", 0, 0)
+        return isinstance(self.transport.send(empty, self.transport.timeout_s), Accepted)
+
+    def _put_apart(self, entry: Waiting, failure: Failure) -> None:
+        """Halves a request that the peer does not answer, down to the record at fault, which is rejected.
+
+        A single record is believed to be it only when others were accepted meanwhile.
+        """
+        if self._halve(entry, entry.family):
+            return
+        if self._queue.others_pass(entry):
+            self._reject(entry, failure)
+        else:
+            self._queue.steps_aside(entry, self._backoff(entry.request.signal).wait_s(None))
 
     def _backoff(self, signal: str) -> Backoff:
         return self._backoffs.setdefault(signal, Backoff(self._retry))

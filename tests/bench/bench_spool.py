@@ -5,6 +5,7 @@ Run: python -m tests.bench.bench_spool [SECONDS]; an outage of so many seconds, 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
@@ -14,7 +15,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otelbpf.config import OtlpGrpc, Retry
 from otelbpf.config import Spool as Settings
@@ -196,19 +197,10 @@ def give(sending: Sender, model: Request, seconds: float) -> int:
     return most
 
 
-def sdk(seconds: float) -> Iterator[Figure]:
-    """The same outage with BatchLogRecordProcessor and OTLPLogExporter, as they are set up by default."""
+def emit(logger: Any, seconds: float) -> int:
+    """Emits through the SDK at the live rate; gives how many."""
     from opentelemetry._logs import LogRecord, SeverityNumber
-    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
-    from opentelemetry.sdk._logs import LoggerProvider
-    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
-    (port,) = free_ports(1)
-    exporting = OTLPLogExporter(endpoint=f"http://127.0.0.1:{port}", insecure=True)
-    provider = LoggerProvider(shutdown_on_exit=False)
-    provider.add_log_record_processor(BatchLogRecordProcessor(exporting))
-    logger = provider.get_logger("bench")
-    before = memory(os.getpid()).resident
     made = 0
     due = time.monotonic()
     for _ in range(int(seconds * TICKS_S)):
@@ -224,15 +216,39 @@ def sdk(seconds: float) -> Iterator[Figure]:
             made += 1
         due += 1 / TICKS_S
         time.sleep(max(0.0, due - time.monotonic()))
+    return made
+
+
+def sdk(seconds: float) -> Iterator[Figure]:
+    """The same outage with BatchLogRecordProcessor and OTLPLogExporter, as they are set up by default."""
+    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+    from opentelemetry.sdk._logs import LoggerProvider
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+
+    (port,) = free_ports(1)
+    exporting = OTLPLogExporter(endpoint=f"http://127.0.0.1:{port}", insecure=True)
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(BatchLogRecordProcessor(exporting))
+    logger = provider.get_logger("bench")
+    before = memory(os.getpid()).resident
+    made = emit(logger, seconds)
     during = memory(os.getpid()).resident
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.bench.sink", str(port), "keep"], stdout=subprocess.PIPE, text=True
+    ) as back:
+        back.stdout.readline()
+        time.sleep(15)  # more than the longest wait between two tries
+        back.terminate()
+        arrived = sum(json.loads(back.stdout.read())["kinds"].values())
+    emit(logger, 5)
     began = time.monotonic()
     provider.shutdown()
     stopping_s = time.monotonic() - began
     yield Figure(
-        "the SDK's processor and exporter in the same outage",
-        f"{made:,} of {made:,} records lost",
+        "the SDK's processor and exporter in the same outage, the peer back after it",
+        f"{made - arrived:,} of {made:,} records lost",
         "",
-        f"{(during - before) / MB:+.1f} MB; {stopping_s:.1f} s to shut down, the peer still away",
+        f"{(during - before) / MB:+.1f} MB; {stopping_s:.1f} s to shut down in another outage",
     )
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory, exporter(port, directory) as sending:
         give(sending, log_request(RECORDS_S // TICKS_S, padding=PADDING), 5)

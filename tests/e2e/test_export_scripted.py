@@ -274,6 +274,17 @@ def test_one_bad_record_is_found_and_the_others_arrive(peer, where):
     assert len(peer.received) <= 2 * 8 + 2
 
 
+@pytest.mark.parametrize("count", [1, 50])
+def test_a_record_that_the_peer_hangs_over_does_not_block_the_others(peer, count):
+    peer.hangs_over = b"record 0 "
+    with exporter(peer, timeout=0.3) as sending:
+        sending.export(log_request(count))
+        sending.export(log_request(10, count))
+        wait_for(lambda: not sending.ledger()["logs"].queued, "the queue to empty", 60)
+    assert sorted(numbers(peer.bodies())) == list(range(1, count + 10))
+    assert sending.ledger()["logs"] == SignalLedger(count + 10, count + 9, 1, {}, 0)
+
+
 def test_a_peer_that_refuses_whatever_it_gets_is_soon_believed(peer):
     peer.refuses = b"record"
     with exporter(peer) as sending:

@@ -100,6 +100,8 @@ class Peer:
     left: threading.Event = field(default_factory=threading.Event)
     refuses: bytes = b""
     """What no request may hold; one that does is refused as a whole, apart from the script."""
+    hangs_over: bytes = b""
+    """What makes a request that holds it hang."""
     max_bytes: int = 4 * 2**20
     port: int = 0
     refusal: str | int = ""
@@ -120,6 +122,8 @@ class Peer:
         with self._lock:
             if self.refuses and self.refuses in body:
                 step: Step = Fail(self.refusal, "a record is bad")
+            elif self.hangs_over and self.hangs_over in body:
+                step = Hang()
             else:
                 step = self.script.popleft() if self.script else Accept()
             self.received.append(Received(signal, body, headers, step))
@@ -138,7 +142,7 @@ class GrpcPeer(Peer):
     def __enter__(self) -> Self:
         self.left.clear()
         options = [("grpc.max_receive_message_length", self.max_bytes), ("grpc.so_reuseport", 0)]
-        self._server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
+        self._server = grpc.server(futures.ThreadPoolExecutor(64), options=options)
         self._server.add_generic_rpc_handlers((_Handler(self),))
         address = f"127.0.0.1:{self.port}"
         if self.certificate and self.key:

@@ -43,7 +43,7 @@ test: setup-test peers      ## all tests (root)
 	$(PYTEST) $(ARGS)
 
 test-unit: $(VENV)/.installed-dev bpf     ## what needs neither root nor peers; under a minute
-	$(PYTEST) tests/unit $(ARGS)
+	$(PYTEST) tests/unit tests/recorded $(ARGS)
 
 test-kernel: setup-test     ## probes on this kernel (root)
 	$(PYTEST) tests/kernel $(ARGS)
@@ -52,6 +52,7 @@ test-e2e: setup-test peers  ## the agent with a real collector (root)
 	$(PYTEST) tests/e2e $(ARGS)
 
 bench: setup-test           ## the figures of docs/performance.md (root)
+	@scripts/setup.sh bench
 	$(VENV)/bin/python -m tests.bench $(ARGS)
 
 lint: $(VENV)/.installed-dev   ## ruff, mypy, clang-format

@@ -22,6 +22,8 @@ from otelbpf.errors import CannotRun
 from otelbpf.export import exporters
 from otelbpf.export.numbers import ProbeStatus
 from otelbpf.export.telemetry import Telemetry
+from otelbpf.kernel import capabilities
+from otelbpf.kernel.allocator import Trimming, give_memory_back
 from otelbpf.kernel.attach import attach_all
 from otelbpf.kernel.drain import Drain
 from otelbpf.line import Conveyor, Timer
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from otelbpf.kernel.object import Object
 
 SWEEP_INTERVAL_S = 1.0
+TRIM_INTERVAL_S = 10.0
 WATCH_INTERVAL_S = 0.5
 SWITCH_INTERVAL_S = 0.001
 """A thread that encodes must not keep the drain from its rings for the interpreter's usual 5 ms."""
@@ -60,6 +63,9 @@ def run(
     """
     started = time.monotonic()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    give_memory_back()
+    if capabilities.missing():
+        raise CannotRun(capabilities.sentence(capabilities.missing()))
     with ExitStack() as open_:
         open_.enter_context(OnlyOne(name_of_instance(os.environ)))
         outputs = open_.enter_context(exporters(config))
@@ -79,11 +85,12 @@ def run(
         telemetry.started(ready)
         yield ready
         _wait(ending, conveyor, seconds)
+        deadline = time.monotonic() + config.shutdown_timeout
         conveyor.stop()
+        conveyor.check()
         node.finish()
         if recorder and isinstance(machine, MachineRecorder):
             recorder.write(Frame(MACHINE, time.time_ns(), payload=json.dumps(machine.answers).encode()))
-        deadline = time.monotonic() + config.shutdown_timeout
         outputs.flush(deadline)
         summary = list(ledger.summary(time.monotonic() - started, node.ledgers(), outputs.ledger()))
         telemetry.stopped(summary[0])
@@ -146,7 +153,11 @@ def _recorder(path: Path, probes: Sequence[AttachedProbe]) -> Recorder:
 
 
 def _timers(config: Config, node: Node) -> list[Timer]:
-    return [Timer(SWEEP_INTERVAL_S, node.sweep), Timer(config.metrics.interval, node.collect)]
+    return [
+        Timer(SWEEP_INTERVAL_S, node.sweep),
+        Timer(config.metrics.interval, node.collect),
+        Timer(TRIM_INTERVAL_S, Trimming()),
+    ]
 
 
 def _ready(probes: Sequence[AttachedProbe], started: float) -> str:
@@ -161,5 +172,3 @@ def _wait(ending: threading.Event, conveyor: Conveyor, seconds: float | None) ->
         if left <= 0:
             break
         ending.wait(left)
-    if conveyor.failure is not None:
-        raise conveyor.failure

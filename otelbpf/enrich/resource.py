@@ -150,6 +150,8 @@ class Resources:
             own[names.SERVICE_NAME] = name
         if container.runtime:
             own[names.CONTAINER_RUNTIME_NAME] = container.runtime
+        if container.pod_uid:
+            own[names.K8S_POD_UID] = container.pod_uid
         return own | (_image(named.image) if named is not None else {})
 
     def _program_of(self, container_id: str, cgroup_id: int, pid: int, process: Facts) -> str:

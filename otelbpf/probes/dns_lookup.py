@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otelbpf.probes import filters
-from otelbpf.probes.dns_reading import Reading
+from otelbpf.probes.dns_reading import Reading, without_messages
 from otelbpf.probes.dns_sentence import sentences
 from otelbpf.probes.probe import Choice, Counter, Event, Histogram, Known, Number, Probe, Way
 from otelbpf.protocols.dns_registry import NOERROR, NXDOMAIN, RESPONSE_CODES, SERVFAIL
@@ -127,6 +127,7 @@ class DnsLookups:
         columns["question_kind"] = self._reading.kinds(rows["question_type"])
         wanted = np.ones(len(batch), np.bool_) if self._server_records else client
         understood = self._reading.add_messages(batch, wanted)
+        batch.rows = without_messages(rows)
         _add_outcome(batch)
         if understood.all():
             return batch

@@ -38,7 +38,9 @@ static __always_inline void explain_end(struct tcp_connection *event, const stru
 	event->rx_resets = reset;
 	if ((open || was == TCP_CLOSE_WAIT) && error == 0 && !event->tx_resets)
 		event->tx_resets = 1;
-	if (error && !is_orphan(sk))
+	if (event->close_reason == RESET_LOCAL)
+		event->error = ECONNRESET; /* no normal end, though nobody had to be told */
+	else if (error && !is_orphan(sk))
 		event->error = reset || aborted ? ECONNRESET : ETIMEDOUT;
 }
 

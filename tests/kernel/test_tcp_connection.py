@@ -153,7 +153,7 @@ class TestResets:
             with pytest.raises(ConnectionResetError):
                 made.server.recv(1)
         assert watch.nothing_but(made.server_port, 2) == made.ends(
-            {"close_reason": RESET_LOCAL, "tx_resets": 1},
+            {"close_reason": RESET_LOCAL, "tx_resets": 1, "error": errno.ECONNRESET},
             {"close_reason": RESET_REMOTE, "rx_resets": 1, "error": errno.ECONNRESET},
         )
 
@@ -166,7 +166,7 @@ class TestResets:
                 made.client.recv(1)
         assert watch.nothing_but(made.server_port, 2) == made.ends(
             {"tx_bytes": 20, "close_reason": RESET_REMOTE, "rx_resets": 1, "error": errno.ECONNRESET},
-            {"rx_bytes": 20, "close_reason": RESET_LOCAL, "tx_resets": 1},
+            {"rx_bytes": 20, "close_reason": RESET_LOCAL, "tx_resets": 1, "error": errno.ECONNRESET},
         )
 
     def test_after_the_peer_said_that_it_has_finished(self, watch):

@@ -49,8 +49,8 @@ TRIM_INTERVAL_S = 10.0
 WATCH_INTERVAL_S = 0.5
 SWITCH_INTERVAL_S = 0.001
 """A thread that encodes must not keep the drain from its rings for the interpreter's usual 5 ms."""
-WAITING_BYTES = 16 << 20
-"""Of each probe, between drain and line: half a second of the most that its ring can bring."""
+WAITING_BYTES = 48 << 20
+"""Of each probe, between drain and line: most of a second of the most that a node may see; used in a stall only."""
 
 
 def run(
@@ -90,7 +90,7 @@ def run(
         conveyor.check()
         node.finish()
         if recorder and isinstance(machine, MachineRecorder):
-            recorder.write(Frame(MACHINE, time.time_ns(), payload=json.dumps(machine.answers).encode()))
+            node.note(Frame(MACHINE, time.time_ns(), payload=json.dumps(machine.answers).encode()))
         outputs.flush(deadline)
         summary = list(ledger.summary(time.monotonic() - started, node.ledgers(), outputs.ledger()))
         telemetry.stopped(summary[0])

@@ -7,6 +7,7 @@ import select
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ _POLL_MS = 1000
 """Bounded, because a commit that races our consumer position may go unnotified."""
 _COALESCE_S = 0.010
 """A wake-up costs the traced application 5 µs, so there is at most one a tick; also the wait for a busy head."""
+
+
+_NICENESS = -10
+"""A ring holds less than a tenth of a second of the most that a node may see, and on a node whose cores are all busy a
+thread may wait longer than that for its turn. This one needs 2 % of a core."""
 
 
 class Source(NamedTuple):
@@ -93,6 +99,7 @@ class Drain:
         return ring.pending + self._waiting_bytes[source] // ring.stride
 
     def _run(self) -> None:
+        _be_first_in_line()
         try:
             while not self._stop_asked():
                 time.sleep(_COALESCE_S)
@@ -128,3 +135,8 @@ class Drain:
                 self._waiting_bytes[index] -= len(lost)
                 self.shed[index] += len(lost) // self.sources[index].ring.stride
             self.most_waiting_bytes = max(self.most_waiting_bytes, self._waiting_bytes[index])
+
+
+def _be_first_in_line() -> None:
+    with suppress(OSError):  # without CAP_SYS_NICE it has its turn like others, and what is lost is counted
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -46,13 +46,17 @@ class RecordLedger(Protocol):
     @property
     def queued(self) -> int: ...
     @property
+    def spooled(self) -> int: ...
+    @property
+    def recovered(self) -> int: ...
+    @property
     def dropped(self) -> Mapping[str, int]: ...
     @property
     def balanced(self) -> bool: ...
 
 
 EVENT_TERMS = ("seen", "processed", "filtered", "throttled", "lost", "undecodable", "pending")
-RECORD_TERMS = ("made", "accepted", "rejected", "dropped", "queued")
+RECORD_TERMS = ("made", "recovered", "accepted", "rejected", "dropped", "queued", "spooled")
 
 
 def summary(

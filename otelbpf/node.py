@@ -109,6 +109,7 @@ class Node:
             events=self.ledgers(),
             records=outputs.ledger(),
             queues=outputs.sizes(),
+            spools=outputs.spools(),
             statuses=statuses,
             run_times={probe.probe.name: cost for probe in self._probes if (cost := _run_time(probe)).runs},
             maps={f"{probe.probe.name}.{PENDING}": fill for probe in self._probes if (fill := _pending_map(probe))},

@@ -14,6 +14,7 @@ from otelbpf.config.settings import (
     SendingQueue,
     Size,
     Slow,
+    Spool,
     Tls,
 )
 
@@ -27,6 +28,7 @@ __all__ = [
     "SendingQueue",
     "Size",
     "Slow",
+    "Spool",
     "Tls",
     "load",
     "loads",

@@ -183,6 +183,19 @@ class SendingQueue(Settings, frozen=True, kw_only=True):
     max_bytes: Annotated[
         Size, says("Encoded requests that may wait, of each signal; the oldest is dropped and counted.", ge=4 * MIB)
     ] = 32 * MIB
+    num_consumers: Annotated[
+        int, says("Requests under way at one time; with more than one they may arrive out of order.", ge=1, le=32)
+    ] = 1
+
+
+class Spool(Settings, frozen=True, kw_only=True):
+    directory: Annotated[str, says("Where what waits is kept on disk too, to outlive the agent; empty: nowhere.")] = ""
+    max_size: Annotated[
+        Size, says("Room on disk of this exporter; the oldest is dropped and counted.", ge=16 * MIB)
+    ] = 1024 * MIB
+    max_age: Annotated[
+        Duration, says("What is older is dropped and counted; takes the place of max_elapsed_time.", ge=1, le=2592000)
+    ] = 86400.0
 
 
 class Exporter(Settings, frozen=True, kw_only=True):
@@ -198,20 +211,33 @@ class Otlp(Exporter, frozen=True, kw_only=True):
 
     tls: Annotated[Tls, says("TLS; an endpoint with http:// is plain text.")] = Tls()
     headers: Annotated[dict[str, Secret], says("Headers of every request.")] = {}
-    compression: Annotated[
-        Literal["none", "gzip"],
-        says("none costs no CPU time and suits a collector on the node; gzip saves the network."),
-    ] = "none"
+    header_files: Annotated[
+        dict[str, str], says("Headers whose values stand in files; read again when they change.")
+    ] = {}
+    bearer_token_file: Annotated[
+        str, says("File with the token of the header Authorization; read again when it changes.")
+    ] = ""
     retry_on_failure: Annotated[Retry, says("What happens when the peer is away.")] = Retry()
     sending_queue: Annotated[SendingQueue, says("What may wait for the peer.")] = SendingQueue()
+    spool: Annotated[Spool, says("What may wait on disk.")] = Spool()
 
 
 class OtlpGrpc(Otlp, frozen=True, kw_only=True, tag="otlp_grpc"):
     endpoint: Annotated[str, says("Where to send, such as collector:4317 or http://127.0.0.1:4317.", min_length=1)]
     timeout: Annotated[Duration, says("A request without an answer for so long has failed.", ge=0.1, le=600)] = 5.0
+    compression: Annotated[
+        Literal["none", "gzip"],
+        says("none costs no CPU time and suits a collector on the node; gzip saves the network."),
+    ] = "none"
 
 
 class OtlpHttp(Otlp, frozen=True, kw_only=True, tag="otlp_http"):
+    compression: Annotated[
+        Literal["none", "gzip", "zstd"],
+        says(
+            "none costs no CPU time and suits a collector on the node; zstd saves the network cheaply, gzip everywhere."
+        ),
+    ] = "none"
     endpoint: Annotated[str, says("Where to send; /v1/logs and so on are added, such as https://collector:4318.")] = ""
     logs_endpoint: Annotated[str, says("The whole URL for log records; empty: endpoint with /v1/logs.")] = ""
     metrics_endpoint: Annotated[str, says("The whole URL for metrics; empty: endpoint with /v1/metrics.")] = ""

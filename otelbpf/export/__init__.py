@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from otelbpf.config import Config
+    from otelbpf.export.keeper import SpoolSize
     from otelbpf.export.queue import QueueSize, SignalLedger
     from otelbpf.export.request import Request
     from otelbpf.export.sender import Watcher
@@ -50,6 +51,7 @@ class Exporter(Protocol):
 
     def ledger(self) -> dict[str, SignalLedger]: ...
     def sizes(self) -> dict[str, QueueSize]: ...
+    def spool_size(self) -> SpoolSize | None: ...
 
 
 class Exporters:
@@ -81,7 +83,7 @@ class Exporters:
             member.export(request)
 
     def flush(self, deadline: float) -> bool:
-        """Sends what is queued until *deadline* (time.monotonic); what is left is dropped and counted as `shutdown`.
+        """Sends what is queued until *deadline* (time.monotonic); what is left stays in the spool, or is dropped as `shutdown`.
 
         Says whether everything had its answer. Nothing is exported after it.
         """
@@ -111,6 +113,10 @@ class Exporters:
         """(exporter, signal) → how full its queue is."""
         return {(member.name, signal): size for member in self.members for signal, size in member.sizes().items()}
 
+    def spools(self) -> dict[str, SpoolSize]:
+        """Exporter → how full its spool is, for those that have one."""
+        return {member.name: size for member in self.members if (size := member.spool_size()) is not None}
+
 
 def exporters(config: Config) -> Exporters:
     """The exporters that *config* names, not yet open."""
@@ -120,6 +126,7 @@ def exporters(config: Config) -> Exporters:
 def sender(name: str, settings: OtlpGrpc | OtlpHttp | Console) -> Sender:
     """One exporter by its settings. Raises ConfigError for an endpoint that is none."""
     if isinstance(settings, Console):
-        return Sender(name, ConsoleTransport(), Retry(), SendingQueue().max_bytes, settings.signals)
+        return Sender(name, ConsoleTransport(), Retry(), SendingQueue(), settings.signals)
     transport = GrpcTransport(name, settings) if isinstance(settings, OtlpGrpc) else HttpTransport(name, settings)
-    return Sender(name, transport, settings.retry_on_failure, settings.sending_queue.max_bytes, settings.signals)
+    queue, retry = settings.sending_queue, settings.retry_on_failure
+    return Sender(name, transport, retry, queue, settings.signals, settings.spool)

@@ -85,6 +85,11 @@ class Certificates:
     key: bytes | None = None
 
 
+def certificate_files(tls: Tls) -> tuple[str, str, str]:
+    """The files that *tls* names, empty where it names none."""
+    return tls.ca_file, tls.cert_file, tls.key_file
+
+
 def read_certificates(name: str, tls: Tls) -> Certificates:
     """Reads and checks the files that `tls` names. Raises ConfigError that says which one is wrong and how."""
     certificates = Certificates(

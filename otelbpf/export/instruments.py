@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otelbpf.signals import names
@@ -45,6 +46,9 @@ def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable
         yield INFLIGHT[signal], _of_signal(inflight, signal)
     yield names.METRIC_OTELBPF_AGENT_QUEUE_SIZE, queue_size
     yield names.METRIC_OTELBPF_AGENT_QUEUE_CAPACITY, queue_capacity
+    yield names.METRIC_OTELBPF_AGENT_SPOOL_SIZE, spool_size
+    yield names.METRIC_OTELBPF_AGENT_SPOOL_CAPACITY, spool_capacity
+    yield names.METRIC_OTELBPF_AGENT_SPOOL_AGE, spool_age
     yield names.METRIC_OTELBPF_AGENT_PROBE_STATUS, probe_status
     yield names.METRIC_OTELBPF_AGENT_PROBE_RUN_TIME, probe_run_time
     yield names.METRIC_OTELBPF_AGENT_PROBE_RUNS, probe_runs
@@ -92,10 +96,10 @@ def exported(reading: Reading, signal: str) -> Iterator[Observed]:
 
 
 def inflight(reading: Reading, signal: str) -> Iterator[Observed]:
-    """By the registry: given to the exporter and without an outcome, so those that wait too."""
+    """By the registry: given to the exporter and without an outcome, so those that wait too, also on disk."""
     for (exporter, of_signal), ledger in reading.agent.records.items():
         if of_signal == signal:
-            yield ledger.queued, _component(reading, exporter)
+            yield ledger.queued + ledger.spooled, _component(reading, exporter)
 
 
 def queue_size(reading: Reading) -> Iterator[Observed]:
@@ -106,6 +110,23 @@ def queue_size(reading: Reading) -> Iterator[Observed]:
 def queue_capacity(reading: Reading) -> Iterator[Observed]:
     for (exporter, signal), size in reading.agent.queues.items():
         yield size.capacity_bytes, {names.OTELBPF_QUEUE_NAME: f"{exporter}/{signal}"}
+
+
+def spool_size(reading: Reading) -> Iterator[Observed]:
+    for exporter, size in reading.agent.spools.items():
+        yield size.size_bytes, {names.OTELBPF_QUEUE_NAME: exporter}
+
+
+def spool_capacity(reading: Reading) -> Iterator[Observed]:
+    for exporter, size in reading.agent.spools.items():
+        yield size.capacity_bytes, {names.OTELBPF_QUEUE_NAME: exporter}
+
+
+def spool_age(reading: Reading) -> Iterator[Observed]:
+    """0 while nothing is on disk: a line that ends would look like an agent that ended."""
+    for exporter, size in reading.agent.spools.items():
+        age_s = 0.0 if size.oldest_ns is None else max(0.0, (time.time_ns() - size.oldest_ns) / 1e9)
+        yield age_s, {names.OTELBPF_QUEUE_NAME: exporter}
 
 
 def probe_status(reading: Reading) -> Iterator[Observed]:

@@ -11,6 +11,7 @@ from otelbpf.export.queue import SignalLedger
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from otelbpf.export.keeper import SpoolSize
     from otelbpf.export.queue import QueueSize
     from otelbpf.export.request import Request
     from otelbpf.export.sender import Watcher
@@ -88,6 +89,9 @@ class Memory:
 
     def sizes(self) -> dict[str, QueueSize]:
         return {}
+
+    def spool_size(self) -> SpoolSize | None:
+        return None
 
     def logs(self) -> list[LogRecord]:
         """Every log record so far, in order."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from otelbpf.export.keeper import SpoolSize
     from otelbpf.export.queue import QueueSize, SignalLedger
     from otelbpf.ledger import EventLedger
 
@@ -45,6 +46,8 @@ class AgentNumbers:
     records: Mapping[tuple[str, str], SignalLedger] = field(default_factory=dict)
     """(exporter, signal) → its record ledger."""
     queues: Mapping[tuple[str, str], QueueSize] = field(default_factory=dict)
+    spools: Mapping[str, SpoolSize] = field(default_factory=dict)
+    """Exporter → its spool, for those that have one."""
     statuses: Sequence[ProbeStatus] = ()
     run_times: Mapping[str, RunTime] = field(default_factory=dict)
     """Probe → cost; empty while bpf_stats is off."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 from typing import TYPE_CHECKING, Any, Self
 
 from otelbpf import __version__
+from otelbpf.errors import ConfigError
 from otelbpf.export.answer import Accepted, Answer, Failure
-from otelbpf.export.endpoint import Certificates, grpc_endpoint, read_certificates
+from otelbpf.export.endpoint import Certificates, certificate_files, grpc_endpoint, read_certificates
+from otelbpf.export.files import Headers, Rotation
 from otelbpf.export.response import partial_success, shortened, status_details
 
 if TYPE_CHECKING:
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
     from otelbpf.config import OtlpGrpc
     from otelbpf.export.request import Request
 
+log = logging.getLogger("otelbpf.export")
+
 METHODS = {
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
     "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
@@ -23,12 +29,17 @@ METHODS = {
 }
 # https://opentelemetry.io/docs/specs/otlp/#failures; RESOURCE_EXHAUSTED only when the server says when it recovers.
 RETRYABLE = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
+TOO_LARGE = ("larger than max", "too large")
+"""What gRPC's servers say of a message above their limit."""
 RECONNECT_MS = {"initial": 500, "min": 2000, "max": 5000}
 """gRPC's own wait between connections grows to two minutes otherwise, long after the peer is back."""
 
+RESOLVE_MS = 1000
+"""After a connection was lost the name is looked up again, no more often than this; by itself gRPC waits for 30 s."""
+
 
 class GrpcTransport:
-    """Sends to one OTLP/gRPC endpoint. A context manager; `send` is called by one thread at a time."""
+    """Sends to one OTLP/gRPC endpoint. A context manager; `send` may be called by several threads."""
 
     component = "otelbpf_otlp_grpc"
 
@@ -38,19 +49,24 @@ class GrpcTransport:
         self._name = name
         self._settings = settings
         self._certificates = Certificates()
-        self._metadata = tuple((key.lower(), value) for key, value in settings.headers.items())
+        self._rotation = Rotation(certificate_files(settings.tls) if self.endpoint.secure else ())
+        self._headers = Headers(name, settings.headers, settings.header_files, settings.bearer_token_file)
+        self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
+        self._former: grpc.Channel | None = None
         self._calls: dict[str, Any] = {}
+        self._closed = False
 
     def check(self) -> None:
         """Reads the files that the settings name; raises ConfigError."""
         self._certificates = read_certificates(self._name, self._settings.tls)
+        self._headers.read()
 
     def __enter__(self) -> Self:
         # gRPC's core writes to stderr by itself, and only this variable stops it; what it says is in the errors too.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        channel = self._channel = self._open()
-        self._calls = {signal: channel.unary_unary(method) for signal, method in METHODS.items()}
+        with self._lock:
+            self._connect()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,20 +74,45 @@ class GrpcTransport:
 
     def close(self) -> None:
         """Cancels the call under way."""
-        if self._channel is not None:
-            self._channel.close()
+        with self._lock:
+            self._closed = True
+            for channel in (self._channel, self._former):
+                if channel is not None:
+                    channel.close()
 
     def send(self, request: Request, timeout_s: float) -> Answer:
         """One try, of at most *timeout_s*."""
         import grpc
 
+        if self._rotation.happened():
+            self._rotate()
+        metadata = tuple((key.lower(), value) for key, value in self._headers.current().items())
         try:
-            body = self._calls[request.signal](request.body, timeout=timeout_s, metadata=self._metadata)
+            body = self._calls[request.signal](request.body, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             return failure_of(error)
         except ValueError as error:  # the channel was closed under the call
             return Failure("CANCELLED", str(error), retryable=True)
         return partial_success(body, request.items) if body else Accepted()
+
+    def _rotate(self) -> None:
+        """Connects anew with the certificates as they are now, if they are whole."""
+        try:
+            certificates = read_certificates(self._name, self._settings.tls)
+        except ConfigError as error:
+            log.warning("exporter %s: %s; the certificates from before are used", self._name, error)
+            return
+        with self._lock:
+            self._certificates = certificates
+            if not self._closed:
+                self._connect()
+
+    def _connect(self) -> None:
+        if self._former is not None:
+            self._former.close()
+        # Calls of other threads may be under way on the last channel: it is closed at the next change only.
+        self._former, self._channel = self._channel, self._open()
+        self._calls = {signal: self._channel.unary_unary(method) for signal, method in METHODS.items()}
 
     def _open(self) -> grpc.Channel:
         import grpc
@@ -80,6 +121,9 @@ class GrpcTransport:
             (f"grpc.{key}_reconnect_backoff_ms", wait_ms) for key, wait_ms in RECONNECT_MS.items()
         ]
         options.append(("grpc.primary_user_agent", f"otelbpf/{__version__}"))
+        options.append(("grpc.dns_min_time_between_resolutions_ms", RESOLVE_MS))
+        # Two channels of the same address would share a connection, and with it the certificates from before.
+        options.append(("grpc.use_local_subchannel_pool", 1))
         compression = grpc.Compression.Gzip if self._settings.compression == "gzip" else grpc.Compression.NoCompression
         if not self.endpoint.secure:
             return grpc.insecure_channel(self.endpoint.authority, options, compression)
@@ -97,5 +141,7 @@ def failure_of(error: Any) -> Failure:
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             _, after_s = status_details(value)
-    retryable = code in RETRYABLE or (code == "RESOURCE_EXHAUSTED" and after_s is not None)
-    return Failure(code, shortened(message), retryable, after_s)
+    exhausted = code == "RESOURCE_EXHAUSTED"
+    too_large = exhausted and any(words in message.lower() for words in TOO_LARGE)
+    retryable = code in RETRYABLE or (exhausted and after_s is not None)
+    return Failure(code, shortened(message), retryable, after_s, too_large=too_large)

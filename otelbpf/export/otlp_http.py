@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import zlib
+import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote
+from urllib.request import getproxies_environment, proxy_bypass
 
 from otelbpf import __version__
+from otelbpf.errors import ConfigError
 from otelbpf.export.answer import Accepted, Answer, Failure
-from otelbpf.export.endpoint import http_endpoints, read_certificates, tls_context
+from otelbpf.export.compression import Packer
+from otelbpf.export.endpoint import certificate_files, http_endpoints, read_certificates, tls_context
+from otelbpf.export.files import Headers, Rotation
 from otelbpf.export.response import partial_success, partial_success_json, retry_after_s, shortened, status_details
 
 if TYPE_CHECKING:
@@ -20,16 +25,16 @@ if TYPE_CHECKING:
     from otelbpf.export.endpoint import Endpoint
     from otelbpf.export.request import Request
 
+log = logging.getLogger("otelbpf.export")
+
 PROTOBUF = "application/x-protobuf"
 RETRYABLE = {429, 502, 503, 504}
 ANSWER_LIMIT = 2**16
 """What is read of an answer; an honest one has a few hundred bytes."""
-GZIP_LEVEL = 1
-"""Log records shrink 14-fold at a fraction of level 6's time, which gains a quarter more."""
 
 
 class HttpTransport:
-    """Sends to one OTLP/HTTP server. A context manager; `send` is called by one thread at a time."""
+    """Sends to one OTLP/HTTP server. A context manager; `send` may be called by several threads."""
 
     component = "otelbpf_otlp_http"
 
@@ -38,12 +43,15 @@ class HttpTransport:
         self.timeout_s = settings.timeout
         self._name = name
         self._settings = settings
-        self._headers = {"User-Agent": f"otelbpf/{__version__}", "Content-Type": PROTOBUF} | settings.headers
-        if settings.compression == "gzip":
-            self._headers["Content-Encoding"] = "gzip"
-        self._packed: dict[str, tuple[Request, bytes]] = {}
+        self._headers = Headers(name, settings.headers, settings.header_files, settings.bearer_token_file)
+        self._own_headers = {"User-Agent": f"otelbpf/{__version__}", "Content-Type": PROTOBUF}
+        if settings.compression != "none":
+            self._own_headers["Content-Encoding"] = settings.compression
+        self._packer = Packer(settings.compression)
+        self._secure = any(endpoint.secure for endpoint in self.endpoints.values())
+        self._rotation = Rotation(certificate_files(settings.tls) if self._secure else ())
+        self._pools: dict[str, urllib3.PoolManager] = {}
         self._context: ssl.SSLContext | None = None
-        self._pool: urllib3.PoolManager | None = None
 
     @property
     def endpoint(self) -> Endpoint:
@@ -53,19 +61,12 @@ class HttpTransport:
     def check(self) -> None:
         """Reads the files that the settings name; raises ConfigError."""
         read_certificates(self._name, self._settings.tls)
-        if any(endpoint.secure for endpoint in self.endpoints.values()):
+        self._headers.read()
+        if self._secure:
             self._context = tls_context(self._name, self._settings.tls)
 
     def __enter__(self) -> Self:
-        import urllib3
-
-        tls = self._settings.tls
-        secure: dict[str, Any] = {}
-        if self._context is not None:
-            secure["ssl_context"] = self._context
-            if tls.server_name_override:
-                secure |= {"server_hostname": tls.server_name_override, "assert_hostname": tls.server_name_override}
-        self._pool = urllib3.PoolManager(num_pools=len(self.endpoints), maxsize=1, retries=False, **secure)
+        self._pools = self._opened()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,23 +74,24 @@ class HttpTransport:
 
     def close(self) -> None:
         """Closes the connections that wait; a request under way ends by its timeout."""
-        if self._pool is not None:
-            self._pool.clear()
+        for pool in self._pools.values():
+            pool.clear()
 
     def send(self, request: Request, timeout_s: float) -> Answer:
         """One try, of at most *timeout_s*."""
         import urllib3
 
-        assert self._pool is not None, "entered"  # noqa: S101 - a contract, not a check of input
+        if self._rotation.happened():
+            self._rotate()
         endpoint = self.endpoints.get(request.signal)
         if endpoint is None:
             return Failure("no endpoint", f"no endpoint is set for {request.signal}", retryable=False)
         try:
-            response = self._pool.request(
+            response = self._pools[request.signal].request(
                 "POST",
                 endpoint.url,
-                body=self._body(request),
-                headers=self._headers,
+                body=self._packer.pack(request),
+                headers=self._own_headers | dict(self._headers.current()),
                 timeout=urllib3.Timeout(total=timeout_s),
                 redirect=False,
                 retries=False,
@@ -101,18 +103,59 @@ class HttpTransport:
         if len(body) == ANSWER_LIMIT:
             response.close()  # whatever this is, the rest of it is not wanted
         answer = answer_of(response.status, response.headers, body, request.items)
-        if isinstance(answer, Accepted):
-            self._packed.pop(request.signal, None)
+        if isinstance(answer, Accepted) or not answer.retryable:
+            self._packer.forget(request)
         return answer
 
-    def _body(self, request: Request) -> bytes:
-        if self._settings.compression != "gzip":
-            return request.body
-        kept, packed = self._packed.get(request.signal, (None, b""))
-        if kept is not request:  # a retry sends the same bytes, and packs them once
-            packed = zlib.compress(request.body, GZIP_LEVEL, zlib.MAX_WBITS | 16)
-            self._packed[request.signal] = (request, packed)
-        return packed
+    def _opened(self) -> dict[str, urllib3.PoolManager]:
+        """Signal → connections, through the proxy that the environment names for its host."""
+        by_proxy: dict[str, urllib3.PoolManager] = {}
+        pools = {}
+        for signal, endpoint in self.endpoints.items():
+            proxy = proxy_of(endpoint)
+            if proxy not in by_proxy:
+                by_proxy[proxy] = self._pool(proxy)
+            pools[signal] = by_proxy[proxy]
+        return pools
+
+    def _pool(self, proxy: str) -> urllib3.PoolManager:
+        import urllib3
+
+        tls = self._settings.tls
+        options: dict[str, Any] = {
+            "num_pools": len(self.endpoints),
+            "maxsize": self._settings.sending_queue.num_consumers,
+            "retries": False,
+        }
+        if self._context is not None:
+            options["ssl_context"] = self._context
+            if tls.server_name_override:
+                options |= {"server_hostname": tls.server_name_override, "assert_hostname": tls.server_name_override}
+        if not proxy:
+            return urllib3.PoolManager(**options)
+        credentials = urllib3.util.parse_url(proxy).auth
+        headers = urllib3.make_headers(proxy_basic_auth=unquote(credentials)) if credentials else None
+        return urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
+
+    def _rotate(self) -> None:
+        """Connects anew with the certificates as they are now, if they are whole."""
+        try:
+            self._context = tls_context(self._name, self._settings.tls)
+        except (ConfigError, OSError) as error:
+            log.warning("exporter %s: %s; the certificates from before are used", self._name, error)
+            return
+        former, self._pools = self._pools, self._opened()
+        for pool in former.values():
+            pool.clear()
+
+
+def proxy_of(endpoint: Endpoint) -> str:
+    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for *endpoint*; empty for none."""
+    if proxy_bypass(endpoint.authority):
+        return ""
+    proxies = getproxies_environment()
+    proxy = proxies.get("https" if endpoint.secure else "http", proxies.get("all", ""))
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 def answer_of(status: int, headers: Any, body: bytes, items: int) -> Answer:
@@ -130,7 +173,9 @@ def answer_of(status: int, headers: Any, body: bytes, items: int) -> Answer:
     )
     if 300 <= status < 400:
         message = f"redirected to {headers.get('Location', 'nowhere')}"
-    return Failure(f"HTTP {status}", message, status in RETRYABLE, after_s)
+    # The collector reads what its limit lets through, and says 400.
+    too_large = status == 413 or (status == 400 and "too large" in message.lower())
+    return Failure(f"HTTP {status}", message, status in RETRYABLE, after_s, too_large=too_large)
 
 
 def connection_failure(error: Exception) -> Failure:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from otelbpf import __version__
 from otelbpf.config import OtlpGrpc, OtlpHttp
 from otelbpf.export.endpoint import grpc_endpoint, http_endpoints, read_certificates
+from otelbpf.export.files import Headers
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _grpc_exporters(name: str, settings: OtlpGrpc) -> tuple[Any, Any]:
         "credentials": grpc.ssl_channel_credentials(files.authorities, files.key, files.chain)
         if endpoint.secure
         else None,
-        "headers": {key.lower(): value for key, value in settings.headers.items()},
+        "headers": {key.lower(): value for key, value in _headers(name, settings).current().items()},
         "timeout": settings.timeout,
         "compression": grpc.Compression.Gzip if settings.compression == "gzip" else grpc.Compression.NoCompression,
         "channel_options": (("grpc.ssl_target_name_override", override),) if override else None,
@@ -117,10 +118,10 @@ def _http_exporters(name: str, settings: OtlpHttp) -> tuple[Any, Any]:
         "certificate_file": settings.tls.ca_file or None,
         "client_key_file": settings.tls.key_file or None,
         "client_certificate_file": settings.tls.cert_file or None,
-        "headers": dict(settings.headers),
+        "headers": {},
         "timeout": settings.timeout,
-        "compression": Compression.Gzip if settings.compression == "gzip" else Compression.NoCompression,
-        "session": _session(settings.tls),
+        "compression": Compression.NoCompression if settings.compression == "none" else Compression.Gzip,
+        "session": _session(settings.tls, _headers(name, settings)),
     }
     fallback = next(iter(endpoints.values()))
     return (
@@ -129,8 +130,14 @@ def _http_exporters(name: str, settings: OtlpHttp) -> tuple[Any, Any]:
     )
 
 
-def _session(tls: Tls) -> Any:
-    """A requests session that trusts, and expects, what *tls* says.
+def _headers(name: str, settings: OtlpGrpc | OtlpHttp) -> Headers:
+    headers = Headers(name, settings.headers, settings.header_files, settings.bearer_token_file)
+    headers.read()
+    return headers
+
+
+def _session(tls: Tls, headers: Headers) -> Any:
+    """A requests session that trusts, and expects, what *tls* says, and sends *headers* as they are at the time.
 
     By itself requests prefers REQUESTS_CA_BUNDLE to a `ca_file` that was set, and takes the endpoint's name only.
     """
@@ -145,8 +152,10 @@ def _session(tls: Tls) -> Any:
             super().init_poolmanager(*arguments, **(more | expected))
 
         def send(self, request: Any, *arguments: Any, **more: Any) -> Any:
+            request.headers.update(headers.current())
             return super().send(request, *arguments, **(more | ({"verify": tls.ca_file} if tls.ca_file else {})))
 
     session = requests.Session()
     session.mount("https://", AsSet())
+    session.mount("http://", AsSet())
     return session

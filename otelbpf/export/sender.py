@@ -1,6 +1,6 @@
-"""One exporter at work: a queue, a thread of its own, and a transport that it sends through.
+"""One exporter at work: a queue, threads of its own, and a transport that they send through.
 
-The producer only ever puts into the queue. Whether the peer is there, slow or wrong is this thread's business alone.
+The producer only ever puts into the queue. Whether the peer is there, slow or wrong is these threads' business alone.
 """
 
 from __future__ import annotations
@@ -10,30 +10,37 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol, Self
 
+from otelbpf.export import cut
 from otelbpf.export.answer import GIVEN_UP, QUEUE_FULL, REJECTED, SHUTDOWN, Accepted, Answer, Failure
 from otelbpf.export.backoff import Backoff
 from otelbpf.export.diagnose import diagnose
-from otelbpf.export.queue import Queue
+from otelbpf.export.keeper import Keeper
+from otelbpf.export.queue import NEVER, Family, Queue
+from otelbpf.export.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from otelbpf.config import Retry
+    from otelbpf.config import Retry, SendingQueue, Spool
     from otelbpf.export.endpoint import Endpoint
+    from otelbpf.export.keeper import SpoolSize
     from otelbpf.export.queue import QueueSize, SignalLedger, Waiting
-    from otelbpf.export.request import Request
 
 log = logging.getLogger("otelbpf.export")
 
 IDLE_S = 60.0
 FLUSH_RETRY_S = 0.5
 """Longest wait for a retry while stopping: there is no time for more."""
+SUSPECT_AFTER = 4
+"""Failures of one request without an answer, after which the peer is asked whether it is well otherwise."""
 JOIN_S = 0.2
+SPOOL_S = 0.5
+"""Kept of the time to stop, to write what is not yet on disk."""
 COMPLAINT_INTERVAL_S = 60.0
 
 
 class Transport(Protocol):
-    """A way to a peer. A context manager: entered and used by the sender's thread alone."""
+    """A way to a peer. A context manager, entered by the thread with the first request; then all of them send."""
 
     component: str
     """otel.component.type."""
@@ -81,26 +88,47 @@ class Complaints:
 
 
 class Sender:
-    """Exports to one peer. A context manager; `export` never waits, `flush` ends it."""
+    """Exports to one peer. A context manager; `export` never waits, `flush` ends it.
 
-    def __init__(self, name: str, transport: Transport, retry: Retry, max_bytes: int, signals: Collection[str]) -> None:
+    With a *spool* that has a directory, what waits is on disk as well, and stays there when the end comes first.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        transport: Transport,
+        retry: Retry,
+        queue: SendingQueue,
+        signals: Collection[str],
+        spool: Spool | None = None,
+    ) -> None:
         self.name = name
         self.transport = transport
         self.component = transport.component
         self.signals = frozenset(signals)
         self.watchers: list[Watcher] = []
-        self._queue = Queue(max_bytes)
+        self._queue = Queue(queue.max_bytes)
+        self._keeper = Keeper(name, self._queue, spool, self._lose) if spool and spool.directory else None
         self._retry = retry
         self._backoffs: dict[str, Backoff] = {}
         self._complaints = Complaints()
         self._down: set[str] = set()
+        self._too_large: dict[str, int] = {}
+        self._refuses_all: set[str] = set()
+        self._lock = threading.Lock()
+        self._opened = False
         self._deadline = float("inf")
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"export {name}", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, name=f"export {name}", daemon=True) for _ in range(queue.num_consumers)
+        ]
 
     def __enter__(self) -> Self:
         self.transport.check()
-        self._thread.start()
+        if self._keeper:
+            self._keeper.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,13 +150,16 @@ class Sender:
         self._queue.hurry()
 
     def flush(self, deadline: float) -> bool:
-        """Sends what is queued until *deadline* (time.monotonic), then ends; the rest is dropped as `shutdown`.
+        """Sends what is queued until *deadline* (time.monotonic), then ends; the rest stays in the spool, or is
+        dropped as `shutdown`.
 
         Says whether everything had its answer in time.
         """
         self.begin_flush(deadline)
-        in_time = self._queue.wait_until_empty(deadline)
-        self._close()
+        remaining_s = deadline - time.monotonic()
+        reserved_s = min(SPOOL_S, remaining_s / 4) if self._keeper else 0.0
+        in_time = self._queue.wait_until_empty(deadline - reserved_s)
+        self._close(deadline)
         return in_time
 
     def ledger(self) -> dict[str, SignalLedger]:
@@ -137,30 +168,38 @@ class Sender:
     def sizes(self) -> dict[str, QueueSize]:
         return self._queue.sizes()
 
+    def spool_size(self) -> SpoolSize | None:
+        """How full the spool is; None without one."""
+        return self._keeper.size() if self._keeper else None
+
     @property
     def is_up(self) -> bool:
         """Whether the peer took, or refused, what it was last sent of every signal."""
         return not self._down
 
-    def _close(self) -> None:
+    def _close(self, deadline: float = 0.0) -> None:
         if self._stopping.is_set():
             return
         self._stopping.set()
+        self.transport.close()
+        if self._keeper:
+            self._keeper.finish(max(deadline, time.monotonic() + JOIN_S))
         for signal, items in self._queue.close(SHUTDOWN).items():
             self._lose(signal, SHUTDOWN, items, "")
-        self.transport.close()
-        if self._thread.is_alive():
-            self._thread.join(JOIN_S)
+        until = time.monotonic() + JOIN_S
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, until - time.monotonic()))
 
     def _run(self) -> None:
-        # Opened for the first request only: what it imports must not compete with probes being attached.
-        entry = self._next()
-        if entry is None:
-            return
-        with self.transport:
-            while entry is not None:
+        while (entry := self._next()) is not None:
+            # Opened for the first request only: what it imports must not compete with probes being attached.
+            with self._lock:
+                if not self._opened and not self._stopping.is_set():
+                    self.transport.__enter__()
+                    self._opened = True
+            if self._is_whole(entry):
                 self._send(entry)
-                entry = self._next()
 
     def _next(self) -> Waiting | None:
         while not self._stopping.is_set():
@@ -168,13 +207,21 @@ class Sender:
                 return entry
         return None
 
+    def _is_whole(self, entry: Waiting) -> bool:
+        """Whether *entry* can be sent as it is: it is in memory, and no larger than what was refused before."""
+        if entry.row and not entry.request.body and entry.size and not (self._keeper and self._keeper.load(entry)):
+            return False
+        return entry.size < self._too_large.get(entry.request.signal, entry.size + 1) or not self._halve(entry)
+
     def _send(self, entry: Waiting) -> None:
         remaining_s = self._deadline - time.monotonic()
         answer = self.transport.send(entry.request, max(0.001, min(self.transport.timeout_s, remaining_s)))
-        if self._stopping.is_set():
-            return  # counted as dropped already, and a closed transport says nothing about the peer
         if isinstance(answer, Accepted):
             self._accepted(entry, answer)
+        elif self._stopping.is_set():
+            return  # a closed transport says nothing about the peer
+        elif answer.too_large:
+            self._oversized(entry, answer)
         elif answer.retryable:
             self._failed(entry, answer)
         else:
@@ -182,9 +229,13 @@ class Sender:
 
     def _accepted(self, entry: Waiting, answer: Accepted) -> None:
         request = entry.request
-        self._queue.settle(entry, rejected=answer.rejected)
-        self._backoff(request.signal).reset()
-        self._becomes_up(request.signal)
+        if not self._queue.settle(entry, rejected=answer.rejected):
+            return
+        self._answered(request.signal)
+        if entry.family is not None:
+            entry.family.refused = 0
+        if answer.rejected < request.items:
+            self._refuses_all.discard(request.signal)
         for watcher in self.watchers:
             watcher.acknowledged(self.name, request)
         if answer.rejected:
@@ -192,44 +243,103 @@ class Sender:
         elif answer.message and self._complaints.passes("warning"):
             log.warning("exporter %s: the peer warns: %s", self.name, answer.message)
 
+    def _oversized(self, entry: Waiting, failure: Failure) -> None:
+        signal = entry.request.signal
+        self._answered(signal)
+        self._too_large[signal] = min(entry.size, self._too_large.get(signal, entry.size))
+        if not self._halve(entry, entry.family):
+            self._reject(entry, failure)
+
     def _refused(self, entry: Waiting, failure: Failure) -> None:
-        request = entry.request
+        self._answered(entry.request.signal)
+        if not (failure.may_be_one_record and self._isolate(entry)):
+            self._reject(entry, failure)
+
+    def _isolate(self, entry: Waiting) -> bool:
+        """Halves what was refused, to find the record at fault, unless the peer refuses whatever it is sent."""
+        signal, items = entry.request.signal, entry.request.items
+        # The way down to one bad record is that many refusals; after as many without a record taken, all are bad.
+        family = entry.family or Family(patience=items.bit_length() + 1)
+        family.refused += 1
+        if family.refused > family.patience:
+            self._refuses_all.add(signal)
+        return signal not in self._refuses_all and self._halve(entry, family)
+
+    def _halve(self, entry: Waiting, family: Family | None = None) -> bool:
+        parts = cut.halves(entry.request)
+        if parts is None:
+            return False
+        self._queue.split(entry, parts, family)
+        return True
+
+    def _reject(self, entry: Waiting, failure: Failure) -> None:
+        signal, items = entry.request.signal, entry.request.items
         if failure.reason == REJECTED:
-            self._queue.settle(entry, rejected=request.items)
+            self._queue.settle(entry, rejected=items)
         else:
             self._queue.settle(entry, dropped=failure.reason)
-        self._backoff(request.signal).reset()
-        self._becomes_up(request.signal)
-        self._lose(request.signal, failure.reason, request.items, failure.text, failure)
+        self._lose(signal, failure.reason, items, failure.text, failure)
 
     def _failed(self, entry: Waiting, failure: Failure) -> None:
-        self._becomes_down(entry.request.signal, failure)
-        backoff = self._backoff(entry.request.signal)
+        signal = entry.request.signal
+        self._becomes_down(signal, failure)
+        if self._is_suspect(entry, failure):
+            self._put_apart(entry, failure)
+            return
+        if self._queue.backs_off(signal):  # another request that was under way has failed before
+            self._queue.again(entry, 0.0)
+            return
+        backoff = self._backoff(signal)
         wait_s = backoff.wait_s(failure.after_s)
-        if self._deadline != float("inf"):
-            wait_s = min(wait_s, FLUSH_RETRY_S)
         tried_for_s = time.monotonic() - (entry.first_try or 0.0)
-        if not backoff.allows(wait_s, tried_for_s):
+        if self._deadline != float("inf"):
+            # On disk it is safe, so it need not be tried until the last moment.
+            wait_s = NEVER if entry.row else min(wait_s, FLUSH_RETRY_S)
+        if not entry.row and not backoff.allows(wait_s, tried_for_s):
             self._queue.settle(entry, dropped=GIVEN_UP)
-            self._lose(entry.request.signal, GIVEN_UP, entry.request.items, failure.text)
+            self._lose(signal, GIVEN_UP, entry.request.items, failure.text)
         elif overflow := self._queue.again(entry, wait_s):
-            self._lose(entry.request.signal, QUEUE_FULL, overflow, "")
+            self._lose(signal, QUEUE_FULL, overflow, "")
+
+    def _is_suspect(self, entry: Waiting, failure: Failure) -> bool:
+        """Whether it is *entry* that the peer does not survive: it has failed often, and an empty request does not."""
+        if entry.failures < SUSPECT_AFTER or not failure.without_answer or self._deadline != float("inf"):
+            return False
+        empty = Request(entry.request.signal, b"", 0, 0)
+        return isinstance(self.transport.send(empty, self.transport.timeout_s), Accepted)
+
+    def _put_apart(self, entry: Waiting, failure: Failure) -> None:
+        """Halves a request that the peer does not answer, down to the record at fault, which is rejected.
+
+        A single record is believed to be it only when others were accepted meanwhile.
+        """
+        if self._halve(entry, entry.family):
+            return
+        if self._queue.others_pass(entry):
+            self._reject(entry, failure)
+        else:
+            self._queue.steps_aside(entry, self._backoff(entry.request.signal).wait_s(None))
 
     def _backoff(self, signal: str) -> Backoff:
         return self._backoffs.setdefault(signal, Backoff(self._retry))
 
+    def _answered(self, signal: str) -> None:
+        self._backoff(signal).reset()
+        self._becomes_up(signal)
+
     def _becomes_up(self, signal: str) -> None:
-        if signal not in self._down:
-            return
-        self._down.discard(signal)
-        if not self._down:
+        with self._lock:
+            was_down = signal in self._down
+            self._down.discard(signal)
+        if was_down and not self._down:
             log.warning("exporter %s: the peer answers again", self.name)
             for watcher in self.watchers:
                 watcher.up(self.name)
 
     def _becomes_down(self, signal: str, failure: Failure) -> None:
-        was_up = self.is_up
-        self._down.add(signal)
+        with self._lock:
+            was_up = not self._down
+            self._down.add(signal)
         if not was_up:
             return
         sentence = diagnose(failure, self.transport.endpoint)

@@ -21,6 +21,7 @@ BENCHES = {
     "ring": "ring:figures",
     "signals": "signals:figures",
     "export": "bench_export:figures",
+    "spool": "bench_spool:figures",
     "line": "line:figures",
     "tcp": "tcp_cost:figures",
     "kernel": "tcp_cost:kernel_figures",

@@ -71,7 +71,7 @@ def test_a_request_above_the_collector_s_limit(collector):
         sending.export(log_request(50, padding=100_000))
         sending.export(log_request(10, 50))
         assert sending.flush(time.monotonic() + 30)
-    assert sending.ledger()["logs"] == SignalLedger(60, 10, 50, {}, 0)
+    assert sending.ledger()["logs"] == SignalLedger(60, 60, 0, {}, 0)
 
 
 def test_it_stops_and_comes_back(collector, protocol):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 
-from otelbpf.config import Config, Console, OtlpGrpc, OtlpHttp, Retry, Tls
+from otelbpf.config import Config, Console, OtlpGrpc, OtlpHttp, Retry, Spool, Tls
 from otelbpf.config.settings import Telemetry as TelemetrySettings
 from otelbpf.export import Exporters, exporters
 from otelbpf.export.instruments import all_instruments
@@ -20,6 +21,9 @@ from tests.e2e.collector import Collector, latest, own
 from tests.peers.certificates import Authority
 from tests.peers.otlp import log_request
 from tests.peers.scripted import Accept, Fail, GrpcPeer, Hang, HttpPeer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 AT_THE_END = TelemetrySettings(interval=3600)
 """So that what is sent when does not depend on how fast the machine is."""
@@ -37,6 +41,7 @@ class Agent:
             events=self.events,
             records=self.outputs.ledger(),
             queues=self.outputs.sizes(),
+            spools=self.outputs.spools(),
             statuses=[ProbeStatus("tcp_connection", "tp_btf", "attached"), ProbeStatus("dns_lookup", "", "failed")],
             run_times={"tcp_connection": RunTime(2_500_000_000, 7)},
             maps={"filter_ports": MapFill(3, 64)},
@@ -45,9 +50,12 @@ class Agent:
         )
 
 
-def settings(kind: str, endpoint: str) -> OtlpGrpc | OtlpHttp:
+def settings(kind: str, endpoint: str, spool: Path | str = "") -> OtlpGrpc | OtlpHttp:
     retry = Retry(initial_interval=0.05, max_interval=0.2)
-    return (OtlpGrpc if kind == "grpc" else OtlpHttp)(endpoint=endpoint, retry_on_failure=retry, timeout=2)
+    on_disk = Spool(directory=str(spool))
+    return (OtlpGrpc if kind == "grpc" else OtlpHttp)(
+        endpoint=endpoint, retry_on_failure=retry, timeout=2, spool=on_disk
+    )
 
 
 def soon(seconds: float = 30) -> float:
@@ -62,7 +70,7 @@ def kind(request) -> str:
 def test_everything_arrives_under_its_name_and_balances(kind, tmp_path):
     with Collector(tmp_path) as collector:
         endpoint = collector.grpc_endpoint if kind == "grpc" else collector.http_endpoint
-        config = Config(exporters={f"otlp_{kind}": settings(kind, endpoint)}, telemetry=AT_THE_END)
+        config = Config(exporters={f"otlp_{kind}": settings(kind, endpoint, tmp_path / "spool")}, telemetry=AT_THE_END)
         with exporters(config) as outputs:
             agent = Agent(outputs)
             agent.events["tcp_connection"] = EventLedger(
@@ -102,6 +110,7 @@ def check_points(points, kind) -> None:
     assert found["otel.sdk.exporter.log.inflight", *component] == 0
     assert found["otelbpf.agent.probe.run.time", probe] == 2.5
     assert found["otelbpf.agent.map.capacity", ("otelbpf.map.name", "filter_ports")] == 64
+    assert found["otelbpf.agent.spool.capacity", ("otelbpf.queue.name", f"otlp_{kind}")] == 2**30
     assert found["otelbpf.agent.queue.capacity", ("otelbpf.queue.name", f"otlp_{kind}/logs")] == 32 * 2**20
     assert (
         found["otelbpf.agent.probe.status", ("otelbpf.probe.name", "dns_lookup"), ("otelbpf.probe.state", "failed")]

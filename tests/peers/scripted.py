@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core looks once, when it is first imported
 
 import grpc
+from backports import zstd
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
@@ -97,7 +98,13 @@ class Peer:
     script: deque[Step] = field(default_factory=deque)
     received: list[Received] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
+    refuses: bytes = b""
+    """What no request may hold; one that does is refused as a whole, apart from the script."""
+    hangs_over: bytes = b""
+    """What makes a request that holds it hang."""
+    max_bytes: int = 4 * 2**20
     port: int = 0
+    refusal: str | int = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def play(self, *steps: Step) -> None:
@@ -113,7 +120,12 @@ class Peer:
     def take(self, signal: str, body: bytes, headers: dict[str, str]) -> Step:
         """Notes a request and gives the step for it."""
         with self._lock:
-            step = self.script.popleft() if self.script else Accept()
+            if self.refuses and self.refuses in body:
+                step: Step = Fail(self.refusal, "a record is bad")
+            elif self.hangs_over and self.hangs_over in body:
+                step = Hang()
+            else:
+                step = self.script.popleft() if self.script else Accept()
             self.received.append(Received(signal, body, headers, step))
             return step
 
@@ -125,12 +137,12 @@ class GrpcPeer(Peer):
     certificate: Path | None = None
     key: Path | None = None
     authority: Path | None = None
-    max_bytes: int = 4 * 2**20
+    refusal: str | int = "INVALID_ARGUMENT"
 
     def __enter__(self) -> Self:
         self.left.clear()
         options = [("grpc.max_receive_message_length", self.max_bytes), ("grpc.so_reuseport", 0)]
-        self._server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
+        self._server = grpc.server(futures.ThreadPoolExecutor(64), options=options)
         self._server.add_generic_rpc_handlers((_Handler(self),))
         address = f"127.0.0.1:{self.port}"
         if self.certificate and self.key:
@@ -195,6 +207,7 @@ class HttpPeer(Peer):
     key: Path | None = None
     authority: Path | None = None
     connections: int = 0
+    refusal: str | int = 400
 
     def __enter__(self) -> Self:
         self.left.clear()
@@ -267,6 +280,11 @@ class _HttpHandler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
+        elif self.headers.get("Content-Encoding") == "zstd":
+            body = zstd.decompress(body)
+        if len(body) > self.peer.max_bytes:
+            self._do(Fail(413, "too large"))
+            return
         headers = {key.lower(): value for key, value in self.headers.items()} | {":path": self.path}
         self._do(self.peer.take(self.path.rsplit("/", 1)[-1], body, headers))
 

@@ -33,6 +33,6 @@ def test_the_summary_gives_reasons_for_losses_and_drops() -> None:
         "pending",
     ]
     assert lines[2].endswith("balanced (ring_full 2, pending_full 1)")
-    assert lines[3].split() == ["records", "made", "accepted", "rejected", "dropped", "queued"]
-    assert lines[4].split()[:7] == ["console", "logs", "9", "3", "0", "5", "1"]
+    assert lines[3].split() == ["records", "made", "recovered", "accepted", "rejected", "dropped", "queued", "spooled"]
+    assert lines[4].split()[:9] == ["console", "logs", "9", "0", "3", "0", "5", "1", "0"]
     assert lines[4].endswith("balanced (queue_full 5)")

@@ -9,6 +9,7 @@ import pytest
 from otelbpf.config import Config, OtlpGrpc
 from otelbpf.export import Exporters
 from otelbpf.export.instruments import Reading, all_instruments
+from otelbpf.export.keeper import SpoolSize
 from otelbpf.export.memory import Memory
 from otelbpf.export.numbers import AgentNumbers, MapFill, OwnProcess, ProbeStatus, RunTime, own_process
 from otelbpf.export.queue import QueueSize, SignalLedger
@@ -20,11 +21,12 @@ EVENTS = EventLedger(seen=29, processed=10, filtered=5, throttled=2, undecodable
 NUMBERS = AgentNumbers(
     events={"tcp_connection": EVENTS},
     records={
-        (exporter, signal): SignalLedger(100, 60, 5, {"queue_full": 20, "given_up": 5}, 10)
+        (exporter, signal): SignalLedger(100, 60, 5, {"queue_full": 20, "given_up": 5}, 6, spooled=4)
         for exporter in ("otlp_grpc", "console")
         for signal in ("logs", "metrics", "traces")
     },
     queues={("otlp_grpc", "logs"): QueueSize(123, 456, 2)},
+    spools={"otlp_grpc": SpoolSize(123, 456, 10**18), "otlp_http": SpoolSize(0, 456, None)},
     statuses=[ProbeStatus("tcp_connection", "tp_btf", "degraded"), ProbeStatus("dns_lookup", "", "off")],
     run_times={"tcp_connection": RunTime(1_500_000_000, 3)},
     maps={"pending": MapFill(1, 2)},
@@ -43,7 +45,7 @@ def points() -> dict[str, list[tuple[float, dict[str, str]]]]:
 def test_every_agent_metric_has_an_instrument_and_the_other_way_round():
     told = set(points()) | {"otelbpf.agent.event.lag"}
     named = {name for name in names.METRICS if name.startswith(("otelbpf.agent.", "otel.sdk.", "process."))}
-    assert told == {name for name in named if ".spool." not in name}
+    assert told == named
 
 
 def test_every_attribute_stands_in_the_table():

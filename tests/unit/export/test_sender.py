@@ -10,7 +10,7 @@ from typing import Self
 
 import pytest
 
-from otelbpf.config import Retry
+from otelbpf.config import Retry, SendingQueue
 from otelbpf.export import Exporters
 from otelbpf.export.answer import Accepted, Answer, Failure
 from otelbpf.export.endpoint import Endpoint
@@ -20,7 +20,7 @@ from tests.peers.otlp import log_request, metric_request
 
 AWAY = Failure("UNAVAILABLE", "connect: Connection refused (111)", retryable=True)
 SOON = Retry(initial_interval=0.001, max_interval=0.002)
-MIB = 2**20
+SMALL = SendingQueue(max_bytes=2**20)
 
 
 class Scripted:
@@ -76,8 +76,8 @@ def soon() -> float:
     return time.monotonic() + 30
 
 
-def exporter(transport, retry=SOON, max_bytes=MIB) -> Sender:
-    sender = Sender("peer", transport, retry, max_bytes, ("logs", "metrics"))
+def exporter(transport, retry=SOON, queue=SMALL, spool=None) -> Sender:
+    sender = Sender("peer", transport, retry, queue, ("logs", "metrics"), spool)
     sender.watchers.append(Notes())
     return sender
 
@@ -91,7 +91,7 @@ def test_what_is_accepted_is_acknowledged():
 
 
 def test_signals_it_does_not_carry_are_not_its_business():
-    sender = Sender("peer", Scripted(), SOON, MIB, ("metrics",))
+    sender = Sender("peer", Scripted(), SOON, SMALL, ("metrics",))
     with sender:
         sender.export(log_request(3))
         assert sender.ledger() == {}
@@ -106,7 +106,7 @@ def test_partial_success_is_counted(caplog):
 
 
 def test_a_refusal_is_not_tried_again():
-    transport = Scripted(Failure("INVALID_ARGUMENT", "bad", retryable=False))
+    transport = Scripted(Failure("PERMISSION_DENIED", "bad", retryable=False))
     with exporter(transport) as sender:
         sender.export(log_request(5))
         sender.export(log_request(7, 5))
@@ -162,7 +162,7 @@ def test_a_full_queue_drops_the_oldest_and_the_producer_never_waits():
     transport = Scripted()
     transport.open.clear()
     size = len(log_request(1).body)
-    with exporter(transport, max_bytes=4 * size) as sender:
+    with exporter(transport, queue=SendingQueue(max_bytes=4 * size)) as sender:
         for _ in range(1000):
             sender.export(log_request(1))
         ledger = sender.ledger()["logs"]
@@ -208,7 +208,7 @@ def test_leaving_without_a_flush_counts_what_was_queued():
 def test_exporters_fail_independently():
     stuck = Scripted()
     stuck.open.clear()
-    members = [Sender(name, transport, SOON, MIB, ("logs",)) for name, transport in (("a", stuck), ("b", Scripted()))]
+    members = [Sender(name, transport, SOON, SMALL, ("logs",)) for name, transport in (("a", stuck), ("b", Scripted()))]
     with Exporters(members) as exporters:
         exporters.export(log_request(4))
         assert not exporters.flush(time.monotonic() + 0.1)
@@ -234,7 +234,10 @@ def test_exporters_open_all_or_none(member_count):
         def check(self):
             raise ValueError("broken")
 
-    members = [Sender(f"m{number}", Scripted(), SOON, MIB, ("logs",)) for number in range(member_count)]
-    with pytest.raises(ValueError, match="broken"), Exporters([*members, Sender("x", Broken(), SOON, MIB, ("logs",))]):
+    members = [Sender(f"m{number}", Scripted(), SOON, SMALL, ("logs",)) for number in range(member_count)]
+    with (
+        pytest.raises(ValueError, match="broken"),
+        Exporters([*members, Sender("x", Broken(), SOON, SMALL, ("logs",))]),
+    ):
         pass
     assert all(member._stopping.is_set() for member in members)

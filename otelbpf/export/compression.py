@@ -1,0 +1,53 @@
+"""How bodies are packed for HTTP. gRPC packs by itself, and knows gzip only."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from otelbpf.export.request import Request
+
+GZIP_LEVEL = 1
+"""Log records shrink 14-fold at a fraction of level 6's time, which gains a quarter more."""
+ZSTD_LEVEL = 1
+KEPT = 64
+"""Packed requests that are remembered for their retries, at most."""
+
+
+class Packer:
+    """Packs each request once, however often it is sent. For any thread."""
+
+    def __init__(self, compression: str) -> None:
+        self.compression = compression
+        self._packed: dict[int, tuple[Request, bytes]] = {}
+
+    def pack(self, request: Request) -> bytes:
+        """The body as it goes over the wire."""
+        if self.compression == "none":
+            return request.body
+        kept, packed = self._packed.get(id(request), (None, b""))
+        if kept is not request:
+            packed = _zstd(request.body) if self.compression == "zstd" else _gzip(request.body)
+            if len(self._packed) >= KEPT:
+                self._packed.clear()
+            self._packed[id(request)] = (request, packed)
+        return packed
+
+    def forget(self, request: Request) -> None:
+        """*request* will not be sent again."""
+        self._packed.pop(id(request), None)
+
+
+def _gzip(body: bytes) -> bytes:
+    return zlib.compress(body, GZIP_LEVEL, zlib.MAX_WBITS | 16)
+
+
+def _zstd(body: bytes) -> bytes:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    packed: bytes = zstd.compress(body, ZSTD_LEVEL)
+    return packed

@@ -1,0 +1,227 @@
+"""The thread between a queue and its spool: writes what waits, deletes what has its answer, finds what is next.
+
+What is answered soon after it was put is never written: most of it, while the peer is well. The disk may be full,
+slow or gone: then what waits is in memory only, which is said once, and the disk is tried again every few seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from otelbpf.export.answer import SPOOL_CORRUPT, SPOOL_EXPIRED, SPOOL_FULL
+from otelbpf.export.queue import NEVER, SHELF_ROWS
+from otelbpf.export.spool import PAGE_BYTES, Spool, SpoolCorruptError, SpoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from otelbpf.config import Spool as Settings
+    from otelbpf.export.queue import Queue, Waiting, Work
+
+log = logging.getLogger("otelbpf.export")
+
+WRITE_DELAY_S = 0.03
+"""An answer that comes sooner saves two writes. With the line's own tenth of a second it stays well below 200 ms."""
+WRITE_BYTES = 4 * 2**20
+"""Of one transaction, about: it waits in memory a second time."""
+IDLE_S = 10.0
+"""Time between two looks for what is too old."""
+RETRY_S = 5.0
+"""Time between two tries while the disk does not take anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolSize:
+    """How full the spool of one exporter is."""
+
+    size_bytes: int
+    capacity_bytes: int
+    oldest_ns: int | None
+    """Unix time of the oldest item in it; None when there is none."""
+
+
+class Keeper:
+    """Keeps the requests of *queue* on disk as well. `lose` is told (signal, reason, items, message) of losses."""
+
+    def __init__(self, name: str, queue: Queue, settings: Settings, lose: Callable[[str, str, int, str], None]) -> None:
+        self.name = name
+        self._queue = queue
+        self._settings = settings
+        self._lose = lose
+        self._spool = Spool(Path(settings.directory), name)
+        self._open = False
+        self._trouble = ""
+        self._retry_at = 0.0
+        self._expire_at = 0.0
+        self._used_bytes = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"spool {name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self, deadline: float) -> None:
+        """Writes what is not yet on disk until *deadline* (time.monotonic), and ends."""
+        self._stopping.set()
+        self._queue.hurry()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def load(self, entry: Waiting) -> bool:
+        """Reads the body of *entry*, which is in flight; not so when it cannot be read, which is then dealt with."""
+        try:
+            body = self._spool.read(entry.row)
+        except SpoolError as error:
+            self._complain(error)
+            self._queue.again(entry, RETRY_S)
+            return False
+        if body is None:
+            self._drop(entry, SPOOL_CORRUPT)
+            return False
+        self._queue.loaded(entry, body)
+        return True
+
+    def size(self) -> SpoolSize:
+        oldest = self._queue.oldest_on_disk_ns().values()
+        return SpoolSize(self._queue.spooled_bytes(), self._settings.max_size, min(oldest, default=None))
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._step(self._wait_s())
+        self._retry_at = 0.0
+        self._step(0.0)
+        self._spool.__exit__()
+
+    def _wait_s(self) -> float:
+        return IDLE_S if self._open and not self._trouble else max(0.0, self._retry_at - time.monotonic())
+
+    def _step(self, timeout_s: float) -> None:
+        try:
+            if not self._open:
+                self._stopping.wait(timeout_s)
+                self._enter()
+            self._resume()
+            self._do(self._queue.work(timeout_s))
+            self._expire()
+        except SpoolCorruptError as error:
+            self._start_afresh(error)
+        except SpoolError as error:
+            self._pause(error)
+
+    def _enter(self) -> None:
+        self._spool.__enter__()
+        kept = self._spool.kept()
+        self._used_bytes = self._spool.size_bytes()
+        self._open = True
+        self._queue.recover(kept)
+        if items := sum(found.items for found in kept.values()):
+            log.info("exporter %s: %d items of an earlier run wait in %s", self.name, items, self._spool.path)
+
+    def _resume(self) -> None:
+        """Lets what waits be written, again if the disk took nothing for a while."""
+        if self._queue.write_delay_s == NEVER and time.monotonic() >= self._retry_at:
+            self._queue.write_delay_s = 0.0 if self._stopping.is_set() else WRITE_DELAY_S
+
+    def _do(self, work: Work) -> None:
+        for signal, known in work.shelves:
+            self._queue.shelve(signal, self._spool.rows(signal, known, SHELF_ROWS))
+        if not (work.write or work.forget):
+            return
+        forget = work.forget
+        for piece in _pieces(work.write):
+            forget += self._make_room(sum(entry.size + PAGE_BYTES for entry in piece))
+            # A request may have been answered since it was looked at: then it is written in vain, and forgotten next.
+            rows = self._spool.write([entry.request for entry in piece], forget)
+            self._queue.stored(zip(piece, rows, strict=True), forget)
+            forget = []
+        self._used_bytes = self._spool.size_bytes()
+        if self._queue.spooled_bytes() == 0:
+            self._spool.shrink()
+        if self._trouble and work.write:
+            self._trouble = ""
+            log.warning("exporter %s: what waits is kept on disk again", self.name)
+
+    def _make_room(self, size_bytes: int) -> list[int]:
+        """Drops the oldest of the signal that takes most room until *size_bytes* more fit; gives their numbers."""
+        excess = self._used_bytes + size_bytes - self._settings.max_size
+        rows = []
+        while excess > 0 and (entry := self._oldest()) is not None:
+            excess -= entry.size
+            rows.append(entry.row)
+            self._drop(entry, SPOOL_FULL)
+        return rows
+
+    def _oldest(self) -> Waiting | None:
+        signal = self._queue.fullest()
+        if signal is None:
+            for short, known in self._queue.work(0.0).shelves:
+                self._queue.shelve(short, self._spool.rows(short, known, SHELF_ROWS))
+            signal = self._queue.fullest()
+        return self._queue.take_oldest(signal) if signal is not None else None
+
+    def _expire(self) -> None:
+        if time.monotonic() < self._expire_at:
+            return
+        self._expire_at = time.monotonic() + IDLE_S
+        limit_ns = time.time_ns() - int(self._settings.max_age * 1e9)
+        for signal in self._queue.ledger():
+            while (entry := self._queue.take_oldest(signal, before_ns=limit_ns)) is not None:
+                self._drop(entry, SPOOL_EXPIRED)
+
+    def _drop(self, entry: Waiting, reason: str) -> None:
+        if self._queue.settle(entry, dropped=reason):
+            self._lose(entry.request.signal, reason, entry.request.items, "")
+
+    def _start_afresh(self, error: SpoolCorruptError) -> None:
+        """Puts a damaged file aside; what was only in it is lost."""
+        self._open = False
+        try:
+            aside = self._spool.set_aside()
+        except SpoolError as other:
+            self._pause(other)
+            return
+        log.warning("exporter %s: %s; it is set aside as %s", self.name, error, aside)
+        for signal, items in self._queue.unspool(SPOOL_CORRUPT).items():
+            self._lose(signal, SPOOL_CORRUPT, items, str(error))
+
+    def _pause(self, error: SpoolError) -> None:
+        """From now on in memory only, for a while."""
+        self._complain(error)
+        self._retry_at = time.monotonic() + RETRY_S
+        self._queue.write_delay_s = NEVER
+        if self._open and not self._stopping.is_set():
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        """What has its answer is forgotten even when nothing more can be written."""
+        try:
+            self._spool.empty_log()
+            forget = self._queue.work(0.0).forget
+            self._spool.write((), forget)
+            self._queue.stored((), forget)
+        except SpoolError:
+            self._stopping.wait(RETRY_S)
+
+    def _complain(self, error: SpoolError) -> None:
+        if not self._trouble:
+            log.warning("exporter %s: %s; what waits is in memory only until that is over", self.name, error)
+        self._trouble = str(error)
+
+
+def _pieces(entries: Sequence[Waiting]) -> Iterator[list[Waiting]]:
+    """*entries* in parts that are not too large for one transaction; an empty one when there are none."""
+    piece: list[Waiting] = []
+    size = 0
+    for entry in entries:
+        piece.append(entry)
+        size += entry.size
+        if size >= WRITE_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece or not entries:
+        yield piece

@@ -79,7 +79,8 @@ def _metrics(declared: Sequence[Probe]) -> Iterator[str]:
     for probe in declared:
         for name, by in _by_metric(probe.metrics).items():
             bounds = f"; bounds {' '.join(f'{bound:g}' for bound in name.bounds)}" if name.bounds else ""
-            yield _row(f"`{name}`", name.instrument, f"`{name.unit}`", name.description.rstrip(".") + bounds, _listed(by))
+            what = name.description.rstrip(".") + bounds
+            yield _row(f"`{name}`", name.instrument, f"`{name.unit}`", what, _listed(by))
     yield ""
 
 

@@ -22,6 +22,7 @@ from otelbpf.errors import CannotRun
 from otelbpf.export import exporters
 from otelbpf.export.numbers import ProbeStatus
 from otelbpf.export.telemetry import Telemetry
+from otelbpf.health import Health
 from otelbpf.kernel.attach import attach_all
 from otelbpf.kernel.drain import Drain
 from otelbpf.line import Conveyor, Timer
@@ -62,6 +63,8 @@ def run(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with ExitStack() as open_:
         open_.enter_context(OnlyOne(name_of_instance(os.environ)))
+        health = open_.enter_context(Health(config.health.endpoint))
+        yield from ([f"otelbpf: {health.trouble}"] if health.trouble else [])
         outputs = open_.enter_context(exporters(config))
         machine = MachineRecorder(Machine()) if record else Machine()
         enrichment = open_.enter_context(Enrichment(config, machine))
@@ -77,8 +80,10 @@ def run(
         telemetry = open_.enter_context(_telemetry(config, outputs, machine, tried, node))
         ready = _ready(probes, started)
         telemetry.started(ready)
+        health.running({"drain": lambda: drain.alive, "line": lambda: conveyor.alive}, ready)
         yield ready
         _wait(ending, conveyor, seconds)
+        health.stopping()
         conveyor.stop()
         node.finish()
         if recorder and isinstance(machine, MachineRecorder):

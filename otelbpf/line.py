@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 PIECE_ROWS = 4096
 """Rows that are encoded at a time: after a stall a tick may bring a hundred times as many, and each takes some 4 kB on
 the way, which the process would never give back."""
+HANGS_S = 60.0
+"""A tick takes milliseconds. One that takes so long never ends, and a restart is the only cure."""
 
 
 @dataclass(slots=True)
@@ -141,10 +143,11 @@ class Conveyor:
         self._tick_s = tick_s
         self._stopping = threading.Event()
         self.failure: BaseException | None = None
+        self._turned = 0.0
         self._thread = threading.Thread(target=self._run, name="line", daemon=True)
 
     def __enter__(self) -> Self:
-        now = time.monotonic()
+        self._turned = now = time.monotonic()
         for timer in self._timers:
             timer.due = now + timer.interval_s
         self._thread.start()
@@ -152,6 +155,12 @@ class Conveyor:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs and does not hang."""
+        turns_within = min((timer.interval_s for timer in self._timers), default=1.0) + HANGS_S
+        return self._thread.is_alive() and time.monotonic() - self._turned < turns_within
 
     def stop(self) -> None:
         """Ends the thread after the tick it is in; what has not been taken is left to the caller. May be called twice."""
@@ -163,6 +172,7 @@ class Conveyor:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
+                self._turned = time.monotonic()
                 self._arrived.wait(self._until_due())
                 if self._arrived.is_set():
                     self._stopping.wait(self._tick_s)  # one batch of many rows costs far less than many of few

@@ -235,6 +235,13 @@ class Telemetry(Settings, frozen=True, kw_only=True):
     interval: Annotated[Duration, says("Time between two exports.", ge=1, le=3600)] = 15.0
 
 
+class Health(Settings, frozen=True, kw_only=True):
+    endpoint: Annotated[
+        str,
+        says("Where /healthz (its threads run) and /readyz (probes are attached) are answered; empty: nowhere."),
+    ] = "127.0.0.1:13134"
+
+
 class Config(Settings, frozen=True, kw_only=True):
     """The whole of it; `Config()` is what an empty file gives, before the standard variables are looked at."""
 
@@ -250,4 +257,5 @@ class Config(Settings, frozen=True, kw_only=True):
         says("Where it goes; empty: OTLP to what OTEL_EXPORTER_OTLP_ENDPOINT names, else the console."),
     ] = {}
     telemetry: Annotated[Telemetry, says("The agent's signals about itself.")] = Telemetry()
+    health: Annotated[Health, says("Whether the agent lives and is ready, over HTTP.")] = Health()
     shutdown_timeout: Annotated[Duration, says("Longest time to send what is left when stopping.", ge=0, le=600)] = 5.0

@@ -84,7 +84,7 @@ class Agent:
     ) -> None:
         self.lines: list[str] = []
         self._directory = directory
-        self._settings = settings
+        self._settings = {"health": {"endpoint": ""}, **settings}  # several agents run side by side
         self._words = [command, "-c", str(directory / "otelbpf.yaml"), *words]
         self._alone = alone
 

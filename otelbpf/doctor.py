@@ -114,7 +114,7 @@ def _needed_capabilities() -> Row | None:
 def _wanted_capabilities() -> Row:
     absent = capabilities.missing_recommended()
     if not absent:
-        return Row("capabilities", "ok", f"{', '.join((*capabilities.NEEDED, *capabilities.RECOMMENDED))} held")
+        return Row("capabilities", "ok", f"{', '.join((*capabilities.NEEDED, *capabilities.recommended()))} held")
     what = f"missing {', '.join(absent)}: processes of other users that are older than the agent stay nameless"
     return Row("capabilities", "degraded", what, capabilities.HOW_TO_GIVE)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from otelbpf.enrich import Enrichment
     from otelbpf.export.request import Request
     from otelbpf.filters import CgroupFilter
+    from otelbpf.hold import Hold
     from otelbpf.probes.probe import Prepare, Probe
     from otelbpf.signals.logs import Logs
     from otelbpf.signals.metrics import Metrics
@@ -44,6 +45,8 @@ class Source:
     filtered: int = 0
     carrying: int = 0
     """Rows that were taken and are not yet in another term of the ledger."""
+    held: int = 0
+    """Rows that wait for their pod to be known."""
 
 
 @dataclass(slots=True)
@@ -57,7 +60,7 @@ class Rows:
 
 @dataclass(slots=True)
 class Line:
-    """prepare → enrich → signals → export, for all rows of one tick."""
+    """prepare → (hold) → enrich → signals → export, for all rows of one tick."""
 
     enrichment: Enrichment
     wanted: CgroupFilter
@@ -65,6 +68,7 @@ class Line:
     metrics: Metrics
     export: Callable[[Request], None]
     sources: Sequence[Source]
+    hold: Hold
 
     def carry(self, arrived: Iterable[Rows], clock_offset_ns: int) -> None:
         """Takes the rows of one tick the whole way.
@@ -79,27 +83,38 @@ class Line:
         batches = [batch for _part, batch in prepared]
         self.wanted.learn(batches)
         self.enrichment.learn(batches)
+        self.release()
         for part, batch in prepared:
-            for piece in _pieces(self._kept(part, batch)):
-                enriched = self.enrichment.enrich(piece)
-                self.metrics.update(enriched)
-                for request in self.logs.encode(enriched):
-                    self.export(request)
+            self._finish(self._kept(part, batch))
+
+    def release(self, *, everything: bool = False) -> None:
+        """Takes the rest of the way what has waited long enough, or need not wait any more."""
+        for batch in self.hold.released(everything=everything):
+            self._finish(batch)
 
     def collect(self, now_ns: int) -> None:
         """Sends the metrics as they stand at *now_ns* (Unix time)."""
         for request in self.metrics.collect(now_ns):
             self.export(request)
 
+    def _finish(self, batch: Batch) -> None:
+        for piece in _pieces(batch):
+            enriched = self.enrichment.enrich(piece)
+            self.metrics.update(enriched)
+            for request in self.logs.encode(enriched):
+                self.export(request)
+
     def _prepared(self, part: Rows, clock_offset_ns: int) -> Batch:
         source = part.source
         return source.prepare(Batch(source.probe.name, part.rows, clock_offset_ns, snapshot=part.snapshot))
 
     def _kept(self, part: Rows, batch: Batch) -> Batch:
-        kept = self.wanted.keep(batch)
+        """The rows that go on now: those that are wanted and need not wait."""
+        wanted = self.wanted.keep(batch)
+        kept = self.hold.sifted(part.source, wanted)
         if not part.snapshot:
             part.source.processed += len(kept)
-            part.source.filtered += len(batch) - len(kept)
+            part.source.filtered += len(batch) - len(wanted)
             part.source.carrying = 0
         return kept
 
@@ -201,6 +216,6 @@ def event_ledger(source: Source, kernel: EventLedger, waiting: int) -> EventLedg
         filtered=kernel.filtered + source.filtered,
         throttled=kernel.throttled,
         undecodable=source.prepare.undecodable,
-        pending=kernel.pending + waiting + source.carrying,
+        pending=kernel.pending + waiting + source.carrying + source.held,
         lost=dict(kernel.lost),
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from otelbpf import ledger, stages
 from otelbpf.enrich import Enrichment
+from otelbpf.enrich.kubernetes.cluster import Recorded
 from otelbpf.enrich.machine import RecordedMachine
 from otelbpf.export import exporters
 from otelbpf.ledger import EventLedger
@@ -33,8 +34,10 @@ def replay(path: Path, config: Config) -> Iterator[str]:
     with ExitStack() as open_:
         recording = open_.enter_context(Recording(path))
         outputs = open_.enter_context(exporters(config))
-        machine = RecordedMachine(recording.machine())
-        enrichment = open_.enter_context(Enrichment(config, machine))
+        answers = recording.machine()
+        machine = RecordedMachine(answers)
+        cluster = Recorded(answers) if "cluster" in answers else None
+        enrichment = open_.enter_context(Enrichment(config, machine, cluster))
         probes = [probe for probe in stages.enabled(config) if (EVENTS, probe.name) in recording.layouts]
         line = stages.line(config, probes, machine, enrichment, outputs.export)
         seen = _carry_all(line, recording, path)

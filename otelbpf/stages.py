@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otelbpf.filters import CgroupFilter
+from otelbpf.hold import Hold
 from otelbpf.line import Line, Source
 from otelbpf.probes import PROBES
 from otelbpf.signals.logs import Logs
@@ -36,5 +37,6 @@ def line(
         logs=Logs(config, chosen),
         metrics=Metrics(config, chosen),
         export=export,
+        hold=Hold(enrichment.waiting, config.kubernetes.hold),
         sources=[Source(probe, probe.prepare(config)) for probe in chosen],
     )

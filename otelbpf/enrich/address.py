@@ -7,12 +7,14 @@ costs two microseconds, keeping a hundred thousand of them a hundred megabytes.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from otelbpf.batch import Categorical, Facts
 from otelbpf.enrich.distinct import distinct_together, words
+from otelbpf.enrich.kubernetes.holders import NODE
+from otelbpf.enrich.kubernetes.peers import EDGE_NAMES, NOBODY, End, end_facts
 from otelbpf.enrich.memory import Made
 from otelbpf.signals import names
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from otelbpf.batch import Batch, Column
     from otelbpf.enrich.hostname import Names
+    from otelbpf.enrich.kubernetes.peers import Peers
     from otelbpf.enrich.machine import Answers
     from otelbpf.enrich.memory import Counters
 
@@ -38,16 +41,26 @@ LOOPBACK6 = bytes(15) + b"\x01"
 LOOPBACK4 = MAPPED + b"\x7f"
 
 
+class _Peer(NamedTuple):
+    """All that the columns of a peer are made from."""
+
+    address: bytes
+    role: int
+    known_as: Names
+    end: End
+    """What Kubernetes knows of it."""
+
+
 class Addresses:
     """Adds the columns `local`, `remote` and `edge` (what of the peer may stand on a metric)."""
 
-    def __init__(self, machine: Answers) -> None:
+    def __init__(self, machine: Answers, peers: Peers | None = None) -> None:
         self._machine = machine
+        self._cluster = peers
         self._own: frozenset[bytes] = frozenset()
-        self._peers: Made[tuple[bytes, int, Names], tuple[Facts, Facts]] = Made(PEERS, self._peer)
+        self._peers: Made[_Peer, tuple[Facts, Facts]] = Made(PEERS, self._peer)
         self._locals: Made[tuple[bytes, bool], Facts] = Made(OWN, _local)
-        self._edges: Made[tuple[str, str], Facts] = Made(EDGES, _edge)
-        self._nameless_edges = {place: _edge((place, "")) for place in (LOOPBACK, HOST, EXTERNAL)}
+        self._edges: Made[_Edge, Facts] = Made(EDGES, _edge)
 
     def columns(self, batch: Batch, name_codes: NDArray[np.intp], name_values: list[Names]) -> dict[str, Column]:
         """The three columns; *name_codes* says which of *name_values* each row's peer has."""
@@ -69,38 +82,57 @@ class Addresses:
 
     def _peer_columns(self, batch: Batch, name_codes: NDArray[np.intp], name_values: list[Names]) -> dict[str, Column]:
         addresses, roles = batch.rows["remote_address"], batch.rows["role"]
-        found = distinct_together((*words(addresses), name_codes.astype(np.uint64) << np.uint64(8) | roles))
+        mixed = name_codes.astype(np.uint64) << np.uint64(8) | roles
+        columns: dict[str, Column] = {}
+        if self._cluster is None:
+            found = distinct_together((*words(addresses), mixed))
+            ends = [NOBODY] * len(found.rows)
+        else:
+            known = self._cluster.of(batch, self._own)
+            found = distinct_together((*words(addresses), mixed, known.codes.astype(np.uint64)))
+            ends = [known.values[code] for code in known.codes[found.rows].tolist()]
+            columns["nat_port"] = known.nat_ports
         named = [name_values[code] for code in name_codes[found.rows].tolist()]
-        keys = list(zip(addresses[found.rows].tolist(), roles[found.rows].tolist(), named, strict=True))
+        if self._cluster is not None:
+            ends = [self._cluster.named(end, names) if names else end for end, names in zip(ends, named, strict=True)]
+        keys = list(
+            map(_Peer, addresses[found.rows].tolist(), roles[found.rows].tolist(), named, ends),
+        )
         peers = self._peers.of_all(keys)
         edges: dict[Facts, int] = {}
         edge_codes = np.array([edges.setdefault(edge, len(edges)) for _, edge in peers], dtype=np.intp)
         return {
+            **columns,
             "remote": Categorical(found.codes, [remote for remote, _ in peers]),
             "edge": Categorical(edge_codes[found.codes], list(edges)),
         }
 
-    def _peer(self, key: tuple[bytes, int, Names]) -> tuple[Facts, Facts]:
-        address, role, known_as = key
-        place = self._place(address)
-        facts: dict[str, object] = {names.NETWORK_TYPE: _family(address), names.OTELBPF_PEER_TYPE: place}
+    def _peer(self, key: _Peer) -> tuple[Facts, Facts]:
+        address, role, known_as = key.address, key.role, key.known_as
+        place = self._place(key)
+        of_cluster = end_facts(key.end)
+        facts: dict[str, object] = {names.NETWORK_TYPE: _family(address), names.OTELBPF_PEER_TYPE: place, **of_cluster}
         if address not in NOWHERE:
             facts[names.NETWORK_PEER_ADDRESS] = text = address_text(address)
             if role == CLIENT:
                 facts[names.SERVER_ADDRESS] = known_as[0] if known_as else text
             elif role == SERVER:
                 facts[names.CLIENT_ADDRESS] = text
-        if not known_as:
-            return Facts(facts), self._nameless_edges[place]
-        facts[names.NET_PEER_NAME] = known_as[0]
+        if key.end.nat_address:
+            facts[names.OTELBPF_NAT_PEER_ADDRESS] = address_text(key.end.nat_address)
+        if known_as:
+            facts[names.NET_PEER_NAME] = known_as[0]
         if len(known_as) > 1:
             facts[names.OTELBPF_PEER_NAMES] = list(known_as)
-        return Facts(facts), self._edges.of((place, known_as[0]))
+        edge = tuple((name, of_cluster[name]) for name in EDGE_NAMES if name in of_cluster)
+        return Facts(facts), self._edges.of(_Edge(place, known_as[0] if known_as else "", edge))
 
-    def _place(self, address: bytes) -> str:
-        if address[:13] == LOOPBACK4 or address == LOOPBACK6:
+    def _place(self, key: _Peer) -> str:
+        if key.address[:13] == LOOPBACK4 or key.address == LOOPBACK6:
             return LOOPBACK
-        return HOST if address in self._own else EXTERNAL
+        if key.address in self._own and (key.end.holder is None or key.end.holder.kind == NODE):
+            return HOST
+        return EXTERNAL if key.end.holder is None else key.end.holder.kind
 
 
 def address_text(address: bytes) -> str:
@@ -122,6 +154,12 @@ def _local(key: tuple[bytes, bool]) -> Facts:
     return Facts({names.NETWORK_LOCAL_ADDRESS: text, **({names.SERVER_ADDRESS: text} if serving else {})})
 
 
-def _edge(key: tuple[str, str]) -> Facts:
-    place, name = key
-    return Facts({names.OTELBPF_PEER_TYPE: place, **({names.SERVER_ADDRESS: name} if name else {})})
+class _Edge(NamedTuple):
+    place: str
+    name: str
+    of_cluster: tuple[tuple[str, str], ...]
+
+
+def _edge(key: _Edge) -> Facts:
+    named: dict[str, str] = {names.SERVER_ADDRESS: key.name} if key.name else {}
+    return Facts({names.OTELBPF_PEER_TYPE: key.place} | named | dict(key.of_cluster))

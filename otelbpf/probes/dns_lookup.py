@@ -67,9 +67,11 @@ _ATTRIBUTES = (
             names.OTELBPF_PEER_K8S_POD_UID,
             names.OTELBPF_PEER_K8S_NODE_NAME,
             names.OTELBPF_PEER_K8S_SERVICE_NAME,
+            names.OTELBPF_NAT_PEER_ADDRESS,
         ),
     ),
     Number(names.NETWORK_PEER_PORT, "remote_port"),
+    Number(names.OTELBPF_NAT_PEER_PORT, "nat_port", absent=0),
     Number(names.SERVER_PORT, "server_port"),
     Number(names.OTELBPF_NETNS, "netns", absent=0),
     _QUESTION,
@@ -124,6 +126,7 @@ class DnsLookups:
         columns["truncated"] = (rows["flags"] & _FLAG_TRUNCATED != 0).astype(np.uint8)
         columns["answers"] = np.where(answered, rows["answer_count"].astype(np.int32), _NONE)
         columns["server_port"] = np.where(client, rows["remote_port"], rows["local_port"])
+        columns["nat_port"] = np.zeros(len(batch), np.uint16)  # until enrichment knows better
         columns["question_kind"] = self._reading.kinds(rows["question_type"])
         wanted = np.ones(len(batch), np.bool_) if self._server_records else client
         understood = self._reading.add_messages(batch, wanted)

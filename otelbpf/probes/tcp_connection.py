@@ -76,7 +76,6 @@ _REMOTE_END = Known(
         names.OTELBPF_PEER_K8S_NODE_NAME,
         names.OTELBPF_PEER_K8S_SERVICE_NAME,
         names.OTELBPF_NAT_PEER_ADDRESS,
-        names.OTELBPF_NAT_PEER_PORT,
     ),
 )
 _ENDS = (
@@ -86,6 +85,7 @@ _ENDS = (
     Number(names.NETWORK_LOCAL_PORT, "local_port", absent=0),
     _REMOTE_END,
     Number(names.NETWORK_PEER_PORT, "remote_port", absent=0),
+    Number(names.OTELBPF_NAT_PEER_PORT, "nat_port", absent=0),
     Number(names.SERVER_PORT, "server_port", absent=0),
     Number(names.CLIENT_PORT, "client_port", absent=0),
     Number(names.OTELBPF_NETNS, "netns"),
@@ -197,6 +197,7 @@ class TcpConnections:
         _add_kinds(batch)
         _add_ports(batch)
         _add_durations(batch)
+        batch.columns["nat_port"] = np.zeros(len(batch), np.uint16)  # until enrichment knows better
         for counter, counted in _NOT_ZERO.items():
             batch.columns[counted] = batch.number(counter) > 0
         if not batch.snapshot:

@@ -78,8 +78,8 @@ class Stream:
         self._rest: list[bytes] = []
         self._rest_bytes = 0
         self.ended = False
-        self.more = False
-        """Whether there may be more without the socket's saying so: what was read at once is bounded."""
+        self.more = True
+        """Whether there may be more without the socket's saying so: TLS has read ahead, or enough was read at once."""
 
     def fileno(self) -> int:
         return int(self._socket.fileno())

@@ -124,6 +124,20 @@ class Watcher:
                 health.undecodable,
             )
 
+    def examine(self) -> Iterator[tuple[str, bool, str]]:
+        """Asks for one object of each kind, without watching: its name, whether that was refused, and a sentence."""
+        self._find_node()
+        yield "node", bool(self._node_error), self._node_error or f"{self.known.node_name} at {self._api.host}"
+        for watch in () if self._node_error else self._all():
+            resource = watch.resource
+            query = {"limit": "1"} | ({"fieldSelector": resource.selector} if resource.selector else {})
+            try:
+                self._api.get(resource.path, query)
+            except ApiError as error:
+                yield resource.name, True, f"{error.reason}; names of that kind will be missing"
+            else:
+                yield resource.name, False, f"may be listed{f' ({resource.selector})' if resource.selector else ''}"
+
     def _all(self) -> list[Watch]:
         own = self._own_watch
         return [own, *self._watches] if own is not None else list(self._watches)

@@ -107,9 +107,10 @@ def test_config_lies_over_values(api):
     assert config.logs.process == "off"
 
 
-def test_without_peers_only_pods_are_read(api):
-    (rule,) = of_kind(objects(api, values=VALUES["no peers"]), "ClusterRole")["rules"]
-    assert rule["resources"] == ["pods"]
+@pytest.mark.parametrize(("peers", "slices"), [("auto", True), ("endpoints", True), ("pods", False), ("off", False)])
+def test_endpoint_slices_are_read_only_where_they_name_peers(api, peers, slices):
+    rules = of_kind(objects(api, values={"kubernetes": {"peers": peers}}), "ClusterRole")["rules"]
+    assert ("endpointslices" in [name for rule in rules for name in rule["resources"]]) == slices
 
 
 def test_the_port_of_the_probes_is_the_agents(api):

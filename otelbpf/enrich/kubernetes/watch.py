@@ -88,6 +88,11 @@ class Watch:
     _misses: int = 0
     """Failures since something went well."""
 
+    @property
+    def tried(self) -> bool:
+        """Whether it has listed all there is, or failed to."""
+        return self.health.listed or self.health.failures > 0
+
     def open(self) -> None:
         """Asks the server; afterwards there is a stream to read, or another time at which it is due."""
         try:

@@ -87,7 +87,7 @@ class Watcher:
         self.on_change: Callable[[str, str], None] | None = None
         """Told when a watch is not answered any more (its name, the reason) and when it is again (an empty reason)."""
         self._stopping = threading.Event()
-        self._listed = threading.Event()
+        self._tried = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kubernetes", daemon=True)
 
     def __enter__(self) -> Self:
@@ -106,8 +106,9 @@ class Watcher:
         self.conntrack.__exit__(None, None, None)
 
     def wait(self, seconds: float) -> bool:
-        """Waits until this node's pods were listed once; False when they were not in that time."""
-        return self._listed.wait(seconds)
+        """Waits until this node's pods were listed once, or it was found that they cannot be; says whether they were."""
+        self._tried.wait(seconds)
+        return self._own_watch is not None and self._own_watch.health.listed
 
     def states(self) -> Iterator[WatchState]:
         """How each watch fares, now; from any thread."""
@@ -159,8 +160,8 @@ class Watcher:
                     watch.open()
             self._choose_peers()
             self._wait_and_read(node_due_s)
-            if self._own_watch is not None and self._own_watch.health.listed:
-                self._listed.set()
+            if self._node_error or (self._own_watch is not None and self._own_watch.tried):
+                self._tried.set()
             if now_s >= sweep_due_s:
                 self._sweep()
                 sweep_due_s = now_s + SWEEP_S

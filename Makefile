@@ -43,7 +43,7 @@ test: setup-test peers      ## all tests (root), but for those of test-backends
 	$(PYTEST) --ignore tests/backends $(ARGS)
 
 test-unit: $(VENV)/.installed-dev bpf     ## what needs neither root nor peers; under a minute
-	$(PYTEST) tests/unit $(ARGS)
+	$(PYTEST) tests/unit tests/recorded $(ARGS)
 
 test-kernel: setup-test     ## probes on this kernel (root)
 	$(PYTEST) tests/kernel $(ARGS)
@@ -52,6 +52,7 @@ test-e2e: setup-test peers  ## the agent with a real collector (root)
 	$(PYTEST) tests/e2e $(ARGS)
 
 bench: setup-test           ## the figures of docs/performance.md (root)
+	@scripts/setup.sh bench
 	$(VENV)/bin/python -m tests.bench $(ARGS)
 
 lint: $(VENV)/.installed-dev   ## ruff, mypy, clang-format
@@ -72,7 +73,7 @@ test-deploy: setup-test peers   ## manifests and chart at a real API server, the
 	$(PYTEST) tests/deploy $(ARGS)
 
 test-backends: setup-test   ## the queries of docs/questions.md in a real Loki and a real Prometheus (root)
-	@scripts/peers.sh otelcol loki prometheus
+	@scripts/peers.sh otelcol kube-apiserver etcd loki prometheus
 	$(PYTEST) tests/backends $(ARGS)
 
 peers:          ## the real peers that the tests talk to: collector, Kubernetes' API server, helm; minutes, once

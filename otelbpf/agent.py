@@ -24,6 +24,8 @@ from otelbpf.export import exporters
 from otelbpf.export.numbers import ProbeStatus
 from otelbpf.export.telemetry import Telemetry
 from otelbpf.health import Health
+from otelbpf.kernel import capabilities
+from otelbpf.kernel.allocator import Trimming, give_memory_back
 from otelbpf.kernel.attach import attach_all
 from otelbpf.kernel.drain import Drain
 from otelbpf.line import Conveyor, Timer
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from otelbpf.kernel.object import Object
 
 SWEEP_INTERVAL_S = 1.0
+TRIM_INTERVAL_S = 10.0
 WATCH_INTERVAL_S = 0.5
 RELEASE_INTERVAL_S = 0.05
 """A pod's first rows go on so soon after its name is known."""
@@ -66,6 +69,9 @@ def run(
     """
     started = time.monotonic()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    give_memory_back()
+    if capabilities.missing():
+        raise CannotRun(capabilities.sentence(capabilities.missing()))
     with ExitStack() as open_:
         open_.enter_context(OnlyOne(name_of_instance(os.environ)))
         health = open_.enter_context(Health(config.health.endpoint))
@@ -94,11 +100,12 @@ def run(
         yield ready
         yield from _wait(ending, conveyor, seconds, watcher)
         health.stopping()
+        deadline = time.monotonic() + config.shutdown_timeout
         conveyor.stop()
+        conveyor.check()
         node.finish()
         if recorder and isinstance(machine, MachineRecorder):
             recorder.write(Frame(MACHINE, time.time_ns(), payload=json.dumps(machine.answers).encode()))
-        deadline = time.monotonic() + config.shutdown_timeout
         outputs.flush(deadline)
         summary = list(ledger.summary(time.monotonic() - started, node.ledgers(), outputs.ledger()))
         telemetry.stopped(summary[0])
@@ -161,7 +168,11 @@ def _recorder(path: Path, probes: Sequence[AttachedProbe]) -> Recorder:
 
 
 def _timers(config: Config, node: Node) -> list[Timer]:
-    timers = [Timer(SWEEP_INTERVAL_S, node.sweep), Timer(config.metrics.interval, node.collect)]
+    timers = [
+        Timer(SWEEP_INTERVAL_S, node.sweep),
+        Timer(config.metrics.interval, node.collect),
+        Timer(TRIM_INTERVAL_S, Trimming()),
+    ]
     return [*timers, Timer(RELEASE_INTERVAL_S, node.release)] if node.holds else timers
 
 
@@ -187,5 +198,3 @@ def _wait(ending: threading.Event, conveyor: Conveyor, seconds: float | None, wa
         ending.wait(left)
         while watcher is not None and watcher.sentences:
             yield f"otelbpf: {watcher.sentences.popleft()}"
-    if conveyor.failure is not None:
-        raise conveyor.failure

@@ -26,8 +26,7 @@ class Facts(dict[str, Any]):
         super().__init__(values)
         self.encoded: dict[Any, Any] = {}
 
-    def __hash__(self) -> int:  # type: ignore[override]  # identity: interned, compared by `is`
-        return id(self)
+    __hash__ = object.__hash__  # type: ignore[assignment]  # identity: interned, compared by `is`
 
 
 @dataclass(slots=True)
@@ -77,10 +76,17 @@ class Batch:
 
     def select(self, chosen: NDArray[Any] | slice) -> Batch:
         """The same batch with the rows of a mask, of indices or of a slice only."""
+        if not isinstance(chosen, slice) and chosen.dtype == np.bool_:
+            chosen = np.flatnonzero(chosen)
         columns: dict[str, Column] = {
-            name: Categorical(column.codes[chosen], column.values)
+            name: Categorical(_taken(column.codes, chosen), column.values)
             if isinstance(column, Categorical)
-            else column[chosen]
+            else _taken(column, chosen)
             for name, column in self.columns.items()
         }
-        return Batch(self.probe, self.rows[chosen], self.clock_offset_ns, columns, self.snapshot)
+        return Batch(self.probe, _taken(self.rows, chosen), self.clock_offset_ns, columns, self.snapshot)
+
+
+def _taken(array: NDArray[Any], chosen: NDArray[np.intp] | slice) -> NDArray[Any]:
+    """Not ``array[chosen]``, which copies a row of a struct member by member: twenty times the time of `take`."""
+    return array[chosen] if isinstance(chosen, slice) else array.take(chosen, axis=0)

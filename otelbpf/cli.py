@@ -6,6 +6,7 @@ wrong command line.
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import os
 import signal
@@ -22,11 +23,10 @@ if TYPE_CHECKING:
 
     from otelbpf.config import Config
 
-INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
-
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and exits."""
+    _open_standard_streams()
     options = _parser().parse_args(arguments)
     os.environ.setdefault(
         "OPENBLAS_NUM_THREADS", "1"
@@ -41,9 +41,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _refuse(error, 2)
     except OtelbpfError as error:
         code = _refuse(error, 1)
+    except OSError as error:  # no descriptor left, no memory for a ring: whatever it was needed for
+        code = _refuse(CannotRun(f"the system refuses: {error.strerror or error}"), 2)
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Puts /dev/null where the caller closed 0, 1 or 2: else the next file or socket has that number, and is written to
+    as if it were the output."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _refuse(error: Exception, code: int) -> int:
@@ -126,14 +140,19 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _end_on_signals(ending: threading.Event) -> None:
-    """The first SIGTERM or SIGINT ends the agent in order, a second one at once."""
+    """The first SIGTERM, SIGINT or SIGHUP (its terminal was closed) ends the agent in order, a second one at once."""
+    signalled = False
 
     def end(number: int, _frame: object) -> None:
-        if ending.is_set():
+        nonlocal signalled
+        if signalled:
             os._exit(128 + number)
-        ending.set()
+        signalled = True
+        # Not here: the signal may have interrupted a wait for this very event, which holds the event's lock. And not by
+        # threading.Thread, whose start takes a lock, too.
+        _thread.start_new_thread(ending.set, ())
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, end)
 
 

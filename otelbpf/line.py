@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from otelbpf.signals.logs import Logs
     from otelbpf.signals.metrics import Metrics
 
-PIECE_ROWS = 4096
-"""Rows that are encoded at a time: after a stall a tick may bring a hundred times as many, and each takes some 4 kB on
-the way, which the process would never give back."""
+PIECE_ROWS = 8192
+"""Rows that are enriched and counted at a time: what is done once a piece is shared by so many."""
+RECORD_ROWS = 2048
+"""Rows that become records at a time: after a stall a tick may bring a hundred times as many, and each takes some 4 kB
+on the way."""
 HANGS_S = 60.0
 """A tick takes milliseconds. One that takes so long never ends, and a restart is the only cure."""
 
@@ -98,11 +100,12 @@ class Line:
             self.export(request)
 
     def _finish(self, batch: Batch) -> None:
-        for piece in _pieces(batch):
+        for piece in _pieces(batch, PIECE_ROWS):
             enriched = self.enrichment.enrich(piece)
             self.metrics.update(enriched)
-            for request in self.logs.encode(enriched):
-                self.export(request)
+            for rows in _pieces(enriched, RECORD_ROWS):
+                for request in self.logs.encode(rows):
+                    self.export(request)
 
     def _prepared(self, part: Rows, clock_offset_ns: int) -> Batch:
         source = part.source
@@ -119,13 +122,13 @@ class Line:
         return kept
 
 
-def _pieces(batch: Batch) -> Iterator[Batch]:
-    """The batch in parts of at most PIECE_ROWS. A snapshot stays whole: it says what there is, and what is not."""
-    if batch.snapshot or len(batch) <= PIECE_ROWS:
+def _pieces(batch: Batch, most: int) -> Iterator[Batch]:
+    """The batch in parts of at most *most* rows. A snapshot stays whole: it says what there is, and what is not."""
+    if batch.snapshot or len(batch) <= most:
         yield batch
         return
-    for first in range(0, len(batch), PIECE_ROWS):
-        yield batch.select(slice(first, first + PIECE_ROWS))
+    for first in range(0, len(batch), most):
+        yield batch.select(slice(first, first + most))
 
 
 @dataclass(slots=True)
@@ -145,8 +148,8 @@ class Timer:
 class Conveyor:
     """Runs the line in a thread of its own: a tick at most every *tick_s*, timers when they are due.
 
-    A context manager. An error in the thread is kept and raised to whoever asks `check()`: the agent must not go on
-    as if it were working.
+    A context manager. An error in the thread is kept in `failure`, and raised to whoever asks `check`: the agent must
+    not go on as if it were working.
     """
 
     def __init__(
@@ -183,6 +186,11 @@ class Conveyor:
         self._arrived.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
+
+    def check(self) -> None:
+        """Raises what ended the thread, if it did not end by `stop`."""
+        if self.failure is not None:
+            raise self.failure
 
     def _run(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from otelbpf.export.numbers import AgentNumbers, MapFill, RunTime
 from otelbpf.kernel.clock import boottime_offset_ns
 from otelbpf.ledger import EventLedger
 from otelbpf.line import Rows, event_ledger
-from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, Frame
+from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, Frame, RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.kernel.drain import Drain
     from otelbpf.line import Line, Source
+
+
+PENDING = "pending"
+"""The map of those who wait for an answer, and the kernel's count of them."""
+READS = 10
+READ_AGAIN_S = 0.001
 
 
 class Node:
@@ -91,7 +98,7 @@ class Node:
         self.snapshot()
         now_ns = time.time_ns()
         self._line.collect(now_ns)
-        self._note(Frame(COLLECT, now_ns))
+        self.note(Frame(COLLECT, now_ns))
 
     def finish(self) -> None:
         """The last of everything: no more events come, what came is carried, and the metrics say so."""
@@ -104,11 +111,10 @@ class Node:
         self._line.release(everything=True)
 
     def ledgers(self) -> dict[str, EventLedger]:
-        """The event ledger of each probe that tells events."""
+        """The event ledger of each probe, also of one that only teaches: what it loses costs names."""
         return {
             probe.probe.name: self._ledger(index, source, probe)
             for index, (source, probe) in enumerate(zip(self._line.sources, self._probes, strict=True))
-            if probe.probe.events
         }
 
     def numbers(self, statuses: Sequence[ProbeStatus], outputs: Exporters) -> AgentNumbers:
@@ -119,7 +125,7 @@ class Node:
             queues=outputs.sizes(),
             statuses=statuses,
             run_times={probe.probe.name: cost for probe in self._probes if (cost := _run_time(probe)).runs},
-            maps={probe.probe.name: fill for probe in self._probes if (fill := _pending_map(probe))},
+            maps={f"{probe.probe.name}.{PENDING}": fill for probe in self._probes if (fill := _pending_map(probe))},
             caches=self._line.enrichment.counters(),
             series=self._line.metrics.series(),
             watches=list(self._watcher.states()) if self._watcher is not None else (),
@@ -128,6 +134,17 @@ class Node:
         )
 
     def _ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:
+        """The terms of one moment. They are read one after the other while events go on from term to term; what does
+        not add up is read again, and told as it is if it never does."""
+        ledger = self._read_ledger(index, source, probe)
+        for _ in range(READS):
+            if ledger.balanced:
+                break
+            time.sleep(READ_AGAIN_S)
+            ledger = self._read_ledger(index, source, probe)
+        return ledger
+
+    def _read_ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:
         counts = probe.counts
         kernel = EventLedger(
             seen=int(counts["seen"]),
@@ -153,11 +170,17 @@ class Node:
         now_ns = time.time_ns()
         for part in arrived:
             kind = SNAPSHOT if part.snapshot else EVENTS
-            self._record(Frame(kind, now_ns, clock_offset_ns, part.source.probe.name, part.rows.tobytes()))
+            self.note(Frame(kind, now_ns, clock_offset_ns, part.source.probe.name, part.rows.tobytes()))
 
-    def _note(self, frame: Frame) -> None:
-        if self._record is not None:
+    def note(self, frame: Frame) -> None:
+        """Adds *frame* to the recording, if there is one. A disk that is full ends the recording, not the agent."""
+        if self._record is None:
+            return
+        try:
             self._record(frame)
+        except RecordingError as error:
+            self._record = None
+            logging.getLogger("otelbpf.recording").error("%s; the recording ends here, the agent goes on", error)
 
 
 def _run_time(probe: AttachedProbe) -> RunTime:
@@ -168,6 +191,6 @@ def _run_time(probe: AttachedProbe) -> RunTime:
 
 def _pending_map(probe: AttachedProbe) -> MapFill | None:
     """How full the table of those who wait for an answer is, for a probe that has one."""
-    if probe.object is None or not probe.object.has_map("pending"):
+    if probe.object is None or not probe.object.has_map(PENDING):
         return None
-    return MapFill(int(probe.counts["pending"]), probe.object.map("pending").max_entries)
+    return MapFill(int(probe.counts["pending"]), probe.object.map(PENDING).max_entries)

@@ -35,7 +35,7 @@ class OnlyOne:
         except OSError as error:
             self._socket.close()
             if error.errno != errno.EADDRINUSE:
-                raise CannotRun(f"cannot see whether another otelbpf runs here: {error.strerror}") from error
+                raise CannotRun(f"cannot see whether another otelbpf runs here: {error.strerror or error}") from error
             raise CannotRun(
                 f"another otelbpf (pid {holder(self._name) or 'unknown'}) runs on this node, and two would count everything "
                 "twice: stop it first"

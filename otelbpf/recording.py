@@ -70,7 +70,10 @@ class Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        try:
+            self._file.close()  # writes what is left
+        except OSError as error:
+            raise RecordingError(f"--record {self._path}: {error.strerror}") from error
 
     def write(self, frame: Frame) -> None:
         """Appends one frame; raises RecordingError when the disk will not take it."""
@@ -112,8 +115,14 @@ class Recording:
         answers: Any = {}
         for frame in self.frames():
             if frame.kind == MACHINE:
-                answers = json.loads(frame.payload)
+                answers = self._answers(frame.payload)
         return answers
+
+    def _answers(self, payload: bytes) -> Any:
+        try:
+            return json.loads(payload)
+        except (ValueError, RecursionError) as error:
+            raise RecordingError(f"{self._path}: damaged: what the machine answered cannot be read") from error
 
     def _read_header(self) -> Layouts:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -34,21 +34,46 @@ def replay(path: Path, config: Config) -> Iterator[str]:
     with ExitStack() as open_:
         recording = open_.enter_context(Recording(path))
         outputs = open_.enter_context(exporters(config))
+        open_.enter_context(_sound(path))
         answers = recording.machine()
         machine = RecordedMachine(answers)
         cluster = Recorded(answers) if "cluster" in answers else None
         enrichment = open_.enter_context(Enrichment(config, machine, cluster))
         probes = [probe for probe in stages.enabled(config) if (EVENTS, probe.name) in recording.layouts]
-        line = stages.line(config, probes, machine, enrichment, outputs.export)
-        seen = _carry_all(line, recording, path)
+        moment = _Moment()
+        line = stages.line(config, probes, machine, enrichment, outputs.export_all, moment.now_ns)
+        seen = _carry_all(line, recording, path, moment)
         outputs.flush(time.monotonic() + config.shutdown_timeout)
         yield from ledger.summary(time.monotonic() - started, _ledgers(line, seen), outputs.ledger())
 
 
-def _carry_all(line: Line, recording: Recording, path: Path) -> dict[str, int]:
+class _Moment:
+    """The time in the recording: a series that began after the point it is sent with would be refused."""
+
+    def __init__(self) -> None:
+        self._ns = 0
+
+    def now_ns(self) -> int:
+        return self._ns
+
+    def is_now(self, ns: int) -> None:
+        self._ns = ns
+
+
+@contextmanager
+def _sound(path: Path) -> Iterator[None]:
+    """A file may say anything, and nothing on the way doubts what a kernel says: what breaks is the file's fault."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RecordingError(f"{path}: damaged, or of another version: {error}") from error
+
+
+def _carry_all(line: Line, recording: Recording, path: Path, moment: _Moment) -> dict[str, int]:
     """Carries every tick as it was; gives the events of each probe."""
     seen = dict.fromkeys((source.probe.name for source in line.sources), 0)
     for (kind, time_ns), frames in groupby(recording.frames(), key=lambda frame: (frame.kind, frame.time_ns)):
+        moment.is_now(time_ns)
         if kind == COLLECT:
             line.collect(time_ns)
         elif kind in (EVENTS, SNAPSHOT):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from otelbpf.filters import CgroupFilter
@@ -27,15 +28,20 @@ def enabled(config: Config) -> tuple[Probe, ...]:
 
 
 def line(
-    config: Config, probes: Iterable[Probe], machine: Answers, enrichment: Enrichment, export: Callable[[Request], None]
+    config: Config,
+    probes: Iterable[Probe],
+    machine: Answers,
+    enrichment: Enrichment,
+    export: Callable[[Request], None],
+    now_ns: Callable[[], int] = time.time_ns,
 ) -> Line:
-    """The stages between rows and requests; nothing runs yet."""
+    """The stages between rows and requests; nothing runs yet. *now_ns* gives the Unix time at which rows are taken."""
     chosen = tuple(probes)
     return Line(
         enrichment=enrichment,
         wanted=CgroupFilter(config, machine),
-        logs=Logs(config, chosen),
-        metrics=Metrics(config, chosen),
+        logs=Logs(config, chosen, now_ns),
+        metrics=Metrics(config, chosen, now_ns),
         export=export,
         hold=Hold(enrichment.waiting, config.kubernetes.hold),
         sources=[Source(probe, probe.prepare(config)) for probe in chosen],

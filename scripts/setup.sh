@@ -1,5 +1,5 @@
 #!/bin/bash
-# Install what this machine lacks: setup.sh run|test. Quick and silent when nothing is missing.
+# Install what this machine lacks: setup.sh run|test|bench. Quick and silent when nothing is missing.
 # Debian and Ubuntu; elsewhere it says what is needed. The virtual environment is the Makefile's.
 set -euo pipefail
 missing=()
@@ -19,14 +19,19 @@ needs llvm has llvm-strip
 needs libbpf1 has_library libbpf.so.1
 needs libbpf-dev test -e /usr/include/bpf/bpf_helpers.h
 needs linux-libc-dev test -e /usr/include/linux/bpf.h
+[ "$(uname -m)" = x86_64 ] || needs libatomic1 has_library libatomic.so.1
 has_python >/dev/null 2>&1 || missing+=(python3 python3-venv)
-if [ "${1:-run}" = test ]; then
+if [ "${1:-run}" != run ]; then
   needs bind9-dnsutils has dig
   needs bpftool has bpftool
   needs clang-format has clang-format
   needs dnsmasq-base has dnsmasq
   needs iproute2 has ip
   needs nftables has nft
+  needs openssl has openssl
+fi
+if [ "${1:-run}" = bench ]; then
+  needs libbpf-tools has tcplife
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then

@@ -24,6 +24,8 @@ def _quantity(name: str) -> Meta:
 
 Duration = Annotated[float, _quantity("duration")]
 Size = Annotated[int, _quantity("size")]
+MAX_LISTED = 512
+"""Of ports and of addresses: two such lists fill a map of the kernel half."""
 RingSize = Annotated[int, _quantity("ring size"), Meta(ge=4096, le=1024 * MIB)]
 """Rounded up to a power of two on reading."""
 Network = Annotated[str, _quantity("network")]
@@ -86,16 +88,18 @@ class Globs(Settings, frozen=True, kw_only=True):
 
 class Ports(Settings, frozen=True, kw_only=True):
     include: Annotated[
-        tuple[Port, ...], says("Only connections with one of these ports at either end; empty: all.")
+        tuple[Port, ...],
+        says("Only connections with one of these ports at either end; empty: all.", max_length=MAX_LISTED),
     ] = ()
-    exclude: Annotated[tuple[Port, ...], says("Never connections with one of these ports.")] = ()
+    exclude: Annotated[tuple[Port, ...], says("Never connections with one of these ports.", max_length=MAX_LISTED)] = ()
 
 
 class Addresses(Settings, frozen=True, kw_only=True):
     include: Annotated[
-        tuple[Network, ...], says("Only connections to these addresses, such as 10.0.0.0/8; empty: all.")
+        tuple[Network, ...],
+        says("Only connections to these addresses, such as 10.0.0.0/8; empty: all.", max_length=MAX_LISTED),
     ] = ()
-    exclude: Annotated[tuple[Network, ...], says("Never connections to these addresses.")] = ()
+    exclude: Annotated[tuple[Network, ...], says("Never connections to these addresses.", max_length=MAX_LISTED)] = ()
 
 
 class Filters(Settings, frozen=True, kw_only=True):

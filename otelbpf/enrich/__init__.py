@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from otelbpf.batch import Batch, Categorical, Facts
 from otelbpf.enrich.address import Addresses
 from otelbpf.enrich.container import Cgroups
-from otelbpf.enrich.hostname import NO_NAMES, HostNames
+from otelbpf.enrich.hostname import HostNames
 from otelbpf.enrich.kubernetes.peers import Peers
 from otelbpf.enrich.kubernetes.waiting import Waiting
 from otelbpf.enrich.machine import Machine
@@ -26,11 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
 
-    from numpy.typing import NDArray
-
     from otelbpf.batch import Column
     from otelbpf.config import Config
-    from otelbpf.enrich.hostname import Names
     from otelbpf.enrich.kubernetes.cluster import Cluster
     from otelbpf.enrich.machine import Answers
     from otelbpf.enrich.memory import Counters
@@ -42,7 +37,7 @@ RESOURCES_OUTLIVE_SERIES = 2
 
 
 class Enrichment:
-    """Adds the columns `process`, `resource`, and `parent` or `local`, `remote` and `edge`.
+    """Adds the columns `process` and `resource`, and what `Addresses` or the parent of a process gives.
 
     A context manager; entering asks the machine who it is. The cgroup tree is walked when the first rows arrive: by
     then the kernel tells of new cgroups, so that none is missed in between.
@@ -107,8 +102,11 @@ class Enrichment:
             columns["parent"] = self._parents(batch)
             self._executables.forget(batch)
         if "remote_address" in fields:
-            named = self._host_names.of(batch) if "cookie" in fields else _nameless(batch)
-            columns |= self._addresses.columns(batch, *named)
+            columns |= (
+                self._addresses.of_connections(batch, *self._host_names.of(batch))
+                if "cookie" in fields
+                else self._addresses.of_lookups(batch)
+            )
         return Batch(batch.probe, batch.rows, batch.clock_offset_ns, columns, batch.snapshot)
 
     def counters(self) -> dict[str, Counters]:
@@ -135,8 +133,3 @@ class Enrichment:
 
 def _parent(name: str) -> Facts:
     return Facts({names.OTELBPF_PARENT_EXECUTABLE_NAME: name} if name else {})
-
-
-def _nameless(batch: Batch) -> tuple[NDArray[np.intp], list[Names]]:
-    """The peer of a lookup is a resolver: it goes by its address."""
-    return np.zeros(len(batch), dtype=np.intp), [NO_NAMES]

@@ -1,18 +1,19 @@
-"""The two ends of a connection or lookup: addresses as text, what kind of place the peer is, and its name.
+"""The two ends of a connection or lookup: what kind of place the peer is, and its name.
 
-Made once an address (and role and name); rows carry integers. Caches are small on purpose: making an address again
-costs two microseconds, keeping a hundred thousand of them a hundred megabytes.
+Of a connection every address may be new, so none has Facts of its own: addresses stay columns of bytes, and Facts say
+only what few peers differ in. The ends of lookups are few: their Facts hold the addresses as well.
 """
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from otelbpf.address_text import is_mapped, raw_addresses, texts
 from otelbpf.batch import Categorical, Facts
-from otelbpf.enrich.distinct import distinct_together, words
+from otelbpf.enrich.distinct import distinct, distinct_together, words
+from otelbpf.enrich.hostname import NO_NAMES
 from otelbpf.enrich.kubernetes.holders import NODE
 from otelbpf.enrich.kubernetes.peers import EDGE_NAMES, NOBODY, End, end_facts
 from otelbpf.enrich.memory import Made
@@ -23,143 +24,155 @@ if TYPE_CHECKING:
 
     from otelbpf.batch import Batch, Column
     from otelbpf.enrich.hostname import Names
-    from otelbpf.enrich.kubernetes.peers import Peers
+    from otelbpf.enrich.kubernetes.peers import Ends, Peers
     from otelbpf.enrich.machine import Answers
     from otelbpf.enrich.memory import Counters
 
-PEERS = 8192
-OWN = 4096
-EDGES = 16_384
+PEERS = 16_384
+ENDS = 4096
 CLIENT, SERVER = 1, 2
-LOOPBACK, HOST, EXTERNAL = "loopback", "host", "external"
-MAPPED = bytes(10) + b"\xff\xff"
-NOWHERE = frozenset({bytes(16), MAPPED + bytes(4)})
-"""What the kernel has when a connect fails before a route was found."""
-DECIMAL = tuple(str(byte) for byte in range(256))
-"""Half of the time that inet_ntop takes."""
+EXTERNAL, HOST, LOOPBACK = "external", "host", "loopback"
+KINDS = [(family, place) for family in ("ipv6", "ipv4") for place in (EXTERNAL, HOST, LOOPBACK)]
+"""A peer's kind is its place in this list."""
+FIRST_OCTET, LOOPBACK_OCTET = 12, 127
 LOOPBACK6 = bytes(15) + b"\x01"
-LOOPBACK4 = MAPPED + b"\x7f"
 
 
 class _Peer(NamedTuple):
-    """All that the columns of a peer are made from."""
+    """All that is said of a connection's peer is made from."""
 
-    address: bytes
-    role: int
+    kind: int
     known_as: Names
-    end: End
+    end: End = NOBODY
     """What Kubernetes knows of it."""
 
 
+class _Resolver(NamedTuple):
+    """The same of a lookup's."""
+
+    kind: int
+    address: str
+    role: int
+    end: End = NOBODY
+
+
 class Addresses:
-    """Adds the columns `local`, `remote` and `edge` (what of the peer may stand on a metric)."""
+    """Adds the columns `remote` and `edge` (what of the peer may stand on a metric), and who is server and client."""
 
     def __init__(self, machine: Answers, peers: Peers | None = None) -> None:
         self._machine = machine
         self._cluster = peers
-        self._own: frozenset[bytes] = frozenset()
-        self._peers: Made[_Peer, tuple[Facts, Facts]] = Made(PEERS, self._peer)
-        self._locals: Made[tuple[bytes, bool], Facts] = Made(OWN, _local)
-        self._edges: Made[_Edge, Facts] = Made(EDGES, _edge)
+        self._peers: Made[_Peer, tuple[Facts, Facts]] = Made(PEERS, _peer)
+        self._resolvers: Made[_Resolver, Facts] = Made(ENDS, _resolver)
+        self._locals: Made[tuple[str, int], Facts] = Made(ENDS, _local)
 
-    def columns(self, batch: Batch, name_codes: NDArray[np.intp], name_values: list[Names]) -> dict[str, Column]:
-        """The three columns; *name_codes* says which of *name_values* each row's peer has."""
-        own = self._machine.addresses()
-        if own != self._own:
-            self._own = own
-            self._peers.clear()
-        return {"local": self._local_column(batch), **self._peer_columns(batch, name_codes, name_values)}
+    def of_connections(self, batch: Batch, name_codes: NDArray[np.intp], name_values: list[Names]) -> dict[str, Column]:
+        """`remote`, `edge`, and the addresses `server_address` (of a server without a name) and `client_address`.
+
+        *name_codes* says which of *name_values* each row's peer has; code 0 is no name.
+        """
+        role, local, remote = (batch.rows[name] for name in ("role", "local_address", "remote_address"))
+        serving, nameless = role == SERVER, (role == CLIENT) & (name_codes == 0)
+        server, client = np.zeros((2, len(batch)), remote.dtype)
+        server[serving], client[serving] = local[serving], remote[serving]
+        server[nameless] = remote[nameless]
+        kinds = self._kinds(remote)
+        known = self._ends(batch)
+        mixed = (name_codes * len(KINDS) + kinds).astype(np.uint64)
+        found = distinct_together((mixed, known.codes.astype(np.uint64))) if known is not None else distinct(mixed)
+        named = [name_values[code] for code in name_codes[found.rows].tolist()]
+        ends = _of_rows(known, found.rows)
+        if self._cluster is not None:
+            ends = [self._cluster.named(end, known_as) for end, known_as in zip(ends, named, strict=True)]
+        peers = self._peers.of_all(list(map(_Peer, kinds[found.rows].tolist(), named, ends)))
+        return {
+            **_translated(known),
+            "remote": Categorical(found.codes, [peer for peer, _ in peers]),
+            "edge": Categorical(found.codes, [edge for _, edge in peers]),
+            "server_address": server,
+            "client_address": client,
+        }
+
+    def of_lookups(self, batch: Batch) -> dict[str, Column]:
+        """`local`, `remote` and `edge`: a resolver goes by its address."""
+        role, local, remote = (batch.rows[name] for name in ("role", "local_address", "remote_address"))
+        here = distinct_together((*words(local), role.astype(np.uint64)))
+        known = self._ends(batch)
+        codes = () if known is None else (known.codes.astype(np.uint64),)
+        there = distinct_together((*words(remote), role.astype(np.uint64), *codes))
+        ends = _of_rows(known, there.rows)
+        kinds = self._kinds(remote[there.rows]).tolist()
+        far = map(_Resolver, kinds, texts(remote[there.rows]), role[there.rows].tolist(), ends)
+        near = zip(texts(local[here.rows]), role[here.rows].tolist(), strict=True)
+        edges = [
+            edge
+            for _, edge in self._peers.of_all(
+                [_Peer(kind, NO_NAMES, end) for kind, end in zip(kinds, ends, strict=True)]
+            )
+        ]
+        return {
+            **_translated(known),
+            "local": Categorical(here.codes, self._locals.of_all(list(near))),
+            "remote": Categorical(there.codes, self._resolvers.of_all(list(far))),
+            "edge": Categorical(there.codes, edges),
+        }
 
     def counters(self) -> Counters:
         return self._peers.counters()
 
-    def _local_column(self, batch: Batch) -> Categorical:
-        addresses = batch.rows["local_address"]
-        serving = batch.rows["role"] == SERVER
-        found = distinct_together((*words(addresses), serving.astype(np.uint64)))
-        keys = list(zip(addresses[found.rows].tolist(), serving[found.rows].tolist(), strict=True))
-        return Categorical(found.codes, self._locals.of_all(keys))
+    def _ends(self, batch: Batch) -> Ends | None:
+        return None if self._cluster is None else self._cluster.of(batch, self._machine.addresses())
 
-    def _peer_columns(self, batch: Batch, name_codes: NDArray[np.intp], name_values: list[Names]) -> dict[str, Column]:
-        addresses, roles = batch.rows["remote_address"], batch.rows["role"]
-        mixed = name_codes.astype(np.uint64) << np.uint64(8) | roles
-        columns: dict[str, Column] = {}
-        if self._cluster is None:
-            found = distinct_together((*words(addresses), mixed))
-            ends = [NOBODY] * len(found.rows)
-        else:
-            known = self._cluster.of(batch, self._own)
-            found = distinct_together((*words(addresses), mixed, known.codes.astype(np.uint64)))
-            ends = [known.values[code] for code in known.codes[found.rows].tolist()]
-            columns["nat_port"] = known.nat_ports
-        named = [name_values[code] for code in name_codes[found.rows].tolist()]
-        if self._cluster is not None:
-            ends = [self._cluster.named(end, names) if names else end for end, names in zip(ends, named, strict=True)]
-        keys = list(
-            map(_Peer, addresses[found.rows].tolist(), roles[found.rows].tolist(), named, ends),
-        )
-        peers = self._peers.of_all(keys)
-        edges: dict[Facts, int] = {}
-        edge_codes = np.array([edges.setdefault(edge, len(edges)) for _, edge in peers], dtype=np.intp)
-        return {
-            **columns,
-            "remote": Categorical(found.codes, [remote for remote, _ in peers]),
-            "edge": Categorical(edge_codes[found.codes], list(edges)),
-        }
-
-    def _peer(self, key: _Peer) -> tuple[Facts, Facts]:
-        address, role, known_as = key.address, key.role, key.known_as
-        place = self._place(key)
-        of_cluster = end_facts(key.end)
-        facts: dict[str, object] = {names.NETWORK_TYPE: _family(address), names.OTELBPF_PEER_TYPE: place, **of_cluster}
-        if address not in NOWHERE:
-            facts[names.NETWORK_PEER_ADDRESS] = text = address_text(address)
-            if role == CLIENT:
-                facts[names.SERVER_ADDRESS] = known_as[0] if known_as else text
-            elif role == SERVER:
-                facts[names.CLIENT_ADDRESS] = text
-        if key.end.nat_address:
-            facts[names.OTELBPF_NAT_PEER_ADDRESS] = address_text(key.end.nat_address)
-        if known_as:
-            facts[names.NET_PEER_NAME] = known_as[0]
-        if len(known_as) > 1:
-            facts[names.OTELBPF_PEER_NAMES] = list(known_as)
-        edge = tuple((name, of_cluster[name]) for name in EDGE_NAMES if name in of_cluster)
-        return Facts(facts), self._edges.of(_Edge(place, known_as[0] if known_as else "", edge))
-
-    def _place(self, key: _Peer) -> str:
-        if key.address[:13] == LOOPBACK4 or key.address == LOOPBACK6:
-            return LOOPBACK
-        if key.address in self._own and (key.end.holder is None or key.end.holder.kind == NODE):
-            return HOST
-        return EXTERNAL if key.end.holder is None else key.end.holder.kind
+    def _kinds(self, addresses: NDArray[np.void]) -> NDArray[np.intp]:
+        """Which of KINDS each address is of."""
+        mapped = is_mapped(addresses)
+        first_octets = raw_addresses(addresses)[:, FIRST_OCTET]
+        loopback = np.where(mapped, first_octets == LOOPBACK_OCTET, addresses == np.void(LOOPBACK6))
+        own = self._machine.addresses()
+        places = loopback * 2
+        elsewhere = np.flatnonzero(~loopback)
+        if own and len(elsewhere):
+            places[elsewhere] = [address in own for address in addresses[elsewhere].tolist()]
+        kinds: NDArray[np.intp] = places + 3 * mapped
+        return kinds
 
 
-def address_text(address: bytes) -> str:
-    """Sixteen bytes as text; a mapped IPv4 address with dots."""
-    if address[:12] == MAPPED:
-        return f"{DECIMAL[address[12]]}.{DECIMAL[address[13]]}.{DECIMAL[address[14]]}.{DECIMAL[address[15]]}"
-    return socket.inet_ntop(socket.AF_INET6, address)
+def _of_rows(known: Ends | None, rows: NDArray[np.intp]) -> list[End]:
+    return [NOBODY] * len(rows) if known is None else [known.values[code] for code in known.codes[rows].tolist()]
 
 
-def _family(address: bytes) -> str:
-    return "ipv4" if address[:12] == MAPPED else "ipv6"
+def _translated(known: Ends | None) -> dict[str, Column]:
+    """Where connections truly lead; without Kubernetes nobody asks."""
+    return {} if known is None else {"nat_port": known.nat_ports, "nat_address": known.nat_addresses}
 
 
-def _local(key: tuple[bytes, bool]) -> Facts:
-    address, serving = key
-    if address in NOWHERE:
-        return Facts()
-    text = address_text(address)
-    return Facts({names.NETWORK_LOCAL_ADDRESS: text, **({names.SERVER_ADDRESS: text} if serving else {})})
+def _said(kind: int, end: End) -> dict[str, object]:
+    family, place = KINDS[kind]
+    holder = end.holder
+    if holder is not None and place != LOOPBACK and (place != HOST or holder.kind != NODE):
+        place = holder.kind
+    return {names.NETWORK_TYPE: family, names.OTELBPF_PEER_TYPE: place, **end_facts(end)}
 
 
-class _Edge(NamedTuple):
-    place: str
-    name: str
-    of_cluster: tuple[tuple[str, str], ...]
+def _peer(key: _Peer) -> tuple[Facts, Facts]:
+    """What is known of a connection's peer, and its edge."""
+    known_as = key.known_as
+    facts = _said(key.kind, key.end)
+    edge: dict[str, object] = {name: facts[name] for name in (names.OTELBPF_PEER_TYPE, *EDGE_NAMES) if name in facts}
+    if known_as:
+        facts[names.SERVER_ADDRESS] = facts[names.NET_PEER_NAME] = edge[names.SERVER_ADDRESS] = known_as[0]
+    if len(known_as) > 1:
+        facts[names.OTELBPF_PEER_NAMES] = list(known_as)
+    return Facts(facts), Facts(edge)
 
 
-def _edge(key: _Edge) -> Facts:
-    named: dict[str, str] = {names.SERVER_ADDRESS: key.name} if key.name else {}
-    return Facts({names.OTELBPF_PEER_TYPE: key.place} | named | dict(key.of_cluster))
+def _resolver(key: _Resolver) -> Facts:
+    told = {CLIENT: [names.SERVER_ADDRESS], SERVER: [names.CLIENT_ADDRESS]}.get(key.role, [])
+    addresses = dict.fromkeys([names.NETWORK_PEER_ADDRESS, *told], key.address) if key.address else {}
+    return Facts(_said(key.kind, key.end) | addresses)
+
+
+def _local(key: tuple[str, int]) -> Facts:
+    text, role = key
+    told = [names.NETWORK_LOCAL_ADDRESS, *[names.SERVER_ADDRESS] * (role == SERVER)]
+    return Facts(dict.fromkeys(told, text) if text else {})

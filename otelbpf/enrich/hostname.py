@@ -8,20 +8,18 @@ answer a little longer than they may.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from otelbpf.enrich.distinct import distinct_together, words
+from otelbpf.enrich.distinct import Distinct, distinct_together, words
 from otelbpf.enrich.memory import Memory
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
-    from otelbpf.batch import Batch
+    from otelbpf.batch import Batch, Facts
     from otelbpf.enrich.memory import Counters
 
 ADDRESSES = 16_384
@@ -39,26 +37,41 @@ Names = tuple[str, ...]
 """The name to show first, then the others that hold too."""
 
 
+class _Asked(NamedTuple):
+    """That a process asked for a name, once or several times in a row, and was given the same answer."""
+
+    pid: int
+    first_ns: int
+    last_ns: int
+    ends_ns: int
+
+
+class _Lesson(NamedTuple):
+    """What an answer teaches: the addresses of a name, for how long after each time that it was given."""
+
+    name: str
+    addresses: tuple[bytes, ...]
+    holds_ns: int
+
+
 class _Name:
     """One name of one address: from when to when it may be used, and who asked last."""
 
     __slots__ = ("asked_ns", "begins_ns", "earlier", "ends_ns", "names", "pid")
 
-    def __init__(self, name: str, asked_ns: int, ends_ns: int, pid: int) -> None:
+    def __init__(self, name: str, asked: _Asked) -> None:
         self.names: Names = (name,)
-        self.begins_ns = self.asked_ns = asked_ns
-        self.ends_ns = ends_ns
-        self.pid = pid
+        self.pid, self.begins_ns, self.asked_ns, self.ends_ns = asked
         self.earlier: tuple[int, int] | None = None
 
-    def ask_again(self, asked_ns: int, ends_ns: int, pid: int) -> None:
-        if asked_ns > self.ends_ns:  # a gap: connections of the time before it may still be told of
+    def ask_again(self, asked: _Asked) -> None:
+        if asked.first_ns > self.ends_ns:  # a gap: connections of the time before it may still be told of
             self.earlier = (self.begins_ns, self.ends_ns)
-            self.begins_ns = asked_ns
-        self.begins_ns = min(self.begins_ns, asked_ns)
-        if asked_ns > self.asked_ns:
-            self.asked_ns, self.pid = asked_ns, pid
-        self.ends_ns = max(self.ends_ns, ends_ns)
+            self.begins_ns = asked.first_ns
+        self.begins_ns = min(self.begins_ns, asked.first_ns)
+        if asked.last_ns > self.asked_ns:
+            self.asked_ns, self.pid = asked.last_ns, asked.pid
+        self.ends_ns = max(self.ends_ns, asked.ends_ns)
 
     def holds(self, start_ns: int) -> bool:
         if self.begins_ns <= start_ns <= self.ends_ns:
@@ -79,16 +92,16 @@ class _Address:
         self._names: list[_Name] = []
         self._askers: dict[int, tuple[_Name, int]] = {}
 
-    def learn(self, name: str, asked_ns: int, ends_ns: int, pid: int) -> None:
+    def learn(self, name: str, asked: _Asked) -> None:
         for known in self._names:
             if known.names[0] == name:
-                known.ask_again(asked_ns, ends_ns, pid)
+                known.ask_again(asked)
                 break
         else:
-            known = _Name(name, asked_ns, ends_ns, pid)
+            known = _Name(name, asked)
             self._add(known)
         if len(self._names) > 1:
-            self._asked(known, asked_ns, pid)
+            self._asked(known, asked.last_ns, asked.pid)
 
     def at(self, start_ns: int, pid: int) -> Names:
         """The names that hold for a connection which process *pid* started then."""
@@ -134,21 +147,21 @@ class HostNames:
             return
         questions, answers = batch.things("question"), batch.things("answer")
         head = batch.rows["head"][told]
+        alike = _asked_alike(questions.codes[told], answers.codes[told], head)
         rows = zip(
-            questions.codes[told].tolist(),
-            answers.codes[told].tolist(),
-            head["netns"].tolist(),
-            head["pid"].tolist(),
-            head["time_ns"].tolist(),
+            questions.codes[told][alike.rows].tolist(),
+            answers.codes[told][alike.rows].tolist(),
+            head["netns"][alike.rows].tolist(),
+            head["pid"][alike.rows].tolist(),
+            *_first_and_last(head["time_ns"], alike),
             strict=True,
         )
-        for question, answer, netns, pid, time_ns in rows:
-            facts = answers.values[answer]
-            addresses = facts.get(names.DNS_ANSWERS)
-            name = questions.values[question].get(names.DNS_QUESTION_NAME)
-            if addresses and name:
-                ends_ns = time_ns + facts.get(names.OTELBPF_DNS_TTL, 0) * NS_PER_S + MARGIN_NS
-                self._learn(name.lower(), addresses, netns, (time_ns, ends_ns, pid))
+        for question, answer, netns, pid, first_ns, last_ns in rows:
+            lesson = _lesson(questions.values[question], answers.values[answer])
+            if lesson is not None:
+                asked = _Asked(pid, first_ns, last_ns, last_ns + lesson.holds_ns)
+                for address in lesson.addresses:
+                    self._address(netns, address).learn(lesson.name, asked)
 
     def of(self, batch: Batch) -> tuple[NDArray[np.intp], list[Names]]:
         """For each row an index into the list of names that follows; those that hold for no name are 0."""
@@ -168,12 +181,11 @@ class HostNames:
         """Of the living connections whose names are kept."""
         return self._fixed.counters()
 
-    def _learn(self, name: str, addresses: Iterable[str], netns: int, asked: tuple[int, int, int]) -> None:
-        for text in addresses:
-            key = (netns, _packed(text))
-            if key not in self._known:
-                self._known[key] = _Address()
-            self._known[key].learn(name, *asked)
+    def _address(self, netns: int, address: bytes) -> _Address:
+        known = self._known.get((netns, address))
+        if known is None:
+            known = self._known[netns, address] = _Address()
+        return known
 
     def _take_fixed(self, batch: Batch, found: _Found) -> NDArray[np.bool_]:
         """Rows of living connections that have been named keep their name; those told otherwise than by a snapshot
@@ -230,6 +242,43 @@ def _alone(address: _Address | None, found: _Found) -> tuple[int, int, int]:
     """From when to when which name (its code) holds, for an address with only one; else never."""
     name = None if address is None else address.alone
     return NEVER if name is None else (name.begins_ns, name.ends_ns, found.code(name.names))
+
+
+def _asked_alike(questions: NDArray[np.intp], answers: NDArray[np.intp], head: NDArray[np.void]) -> Distinct:
+    """The rows in which the same process asked for the same and was told the same, in the order of the last of each.
+
+    Rows so far apart that a name may have ended in between stand alone.
+    """
+    each = np.arange(len(head))
+    if np.ptp(head["time_ns"]) > MARGIN_NS:
+        return Distinct(each, each)
+    process = head["netns"].astype(np.uint64) << np.uint64(32) | head["pid"]
+    found = distinct_together((process, questions.astype(np.uint64), answers.astype(np.uint64)))
+    last = np.zeros(len(found.rows), np.intp)
+    np.maximum.at(last, found.codes, each)
+    order = np.argsort(last)
+    place = np.empty(len(order), np.intp)
+    place[order] = np.arange(len(order))
+    return Distinct(last[order], place[found.codes])
+
+
+def _first_and_last(times_ns: NDArray[np.uint64], alike: Distinct) -> tuple[list[int], list[int]]:
+    first, last = times_ns[alike.rows], times_ns[alike.rows]
+    np.minimum.at(first, alike.codes, times_ns)
+    np.maximum.at(last, alike.codes, times_ns)
+    return first.tolist(), last.tolist()
+
+
+def _lesson(question: Facts, answer: Facts) -> _Lesson | None:
+    """Kept with the answer, which is that to one question only."""
+    if _Lesson not in answer.encoded:
+        addresses, name = answer.get(names.DNS_ANSWERS), question.get(names.DNS_QUESTION_NAME)
+        holds_ns = answer.get(names.OTELBPF_DNS_TTL, 0) * NS_PER_S + MARGIN_NS
+        answer.encoded[_Lesson] = (
+            _Lesson(name.lower(), tuple(map(_packed, addresses)), holds_ns) if addresses and name else None
+        )
+    lesson: _Lesson | None = answer.encoded[_Lesson]
+    return lesson
 
 
 def _packed(text: str) -> bytes:

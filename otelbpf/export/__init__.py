@@ -39,6 +39,9 @@ class Exporter(Protocol):
     def export(self, request: Request) -> None:
         """Takes it without ever waiting."""
 
+    def wait_for_room(self, request: Request) -> None:
+        """Returns when `export` would take *request* without a loss."""
+
     def begin_flush(self, deadline: float) -> None:
         """Tells it that the end is near, so that several hurry at the same time."""
 
@@ -69,6 +72,12 @@ class Exporters:
     def export(self, request: Request) -> None:
         """Gives *request* to every exporter; never waits."""
         for member in self.members:
+            member.export(request)
+
+    def export_all(self, request: Request) -> None:
+        """`export` for who can wait, as a replay can: nothing is dropped because it comes too fast."""
+        for member in self.members:
+            member.wait_for_room(request)
             member.export(request)
 
     def flush(self, deadline: float) -> bool:

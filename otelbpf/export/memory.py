@@ -71,6 +71,9 @@ class Memory:
         for watcher in self.watchers:
             watcher.acknowledged(self.name, request)
 
+    def wait_for_room(self, request: Request) -> None:
+        """There always is."""
+
     def begin_flush(self, deadline: float) -> None:
         pass
 

@@ -37,13 +37,6 @@ class MapFill(NamedTuple):
     capacity: int
 
 
-class CacheUse(NamedTuple):
-    hits: int
-    misses: int
-    evictions: int
-    size: int
-
-
 @dataclass(frozen=True, slots=True)
 class AgentNumbers:
     """All of it, at one moment. What is not known is left empty."""
@@ -58,7 +51,7 @@ class AgentNumbers:
     """Probe → cost; empty while bpf_stats is off."""
     maps: Mapping[str, MapFill] = field(default_factory=dict)
     caches: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
-    """Cache → CacheUse or a tuple like it."""
+    """Cache → look-ups that hit, that missed, entries that went for want of room, entries there are."""
     series: Mapping[str, int] = field(default_factory=dict)
     """Metric → series kept."""
     watches: Sequence[WatchState] = ()

@@ -109,6 +109,15 @@ class Queue:
             self._changed.notify_all()
             return dropped
 
+    def wait_for_room(self, request: Request) -> None:
+        """Returns when *request* can be put without another being dropped for it, or the queue is closed."""
+        with self._changed:
+            lane = self._lanes.get(request.signal)
+            while (
+                lane and lane.size_bytes and lane.size_bytes + len(request.body) > self.max_bytes and not self._closed
+            ):
+                self._changed.wait()
+
     def take(self, timeout_s: float) -> Waiting | None:
         """The next request that is due, signals in turn; None when there is none in time, or the queue was closed.
 

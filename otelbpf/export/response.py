@@ -36,7 +36,7 @@ def partial_success_json(body: bytes, items: int) -> Accepted:
         partial = json.loads(body)["partialSuccess"]
         rejected = next((int(count) for key, count in partial.items() if key.startswith("rejected")), 0)
         return Accepted(_within(rejected, items), shortened(str(partial.get("errorMessage", ""))))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return Accepted()
 
 

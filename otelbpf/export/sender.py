@@ -111,6 +111,11 @@ class Sender:
         if request.signal in self.signals and (dropped := self._queue.put(request)):
             self._lose(request.signal, SHUTDOWN if self._stopping.is_set() else QUEUE_FULL, dropped, "")
 
+    def wait_for_room(self, request: Request) -> None:
+        """Returns when `export` would take *request* without a loss."""
+        if request.signal in self.signals:
+            self._queue.wait_for_room(request)
+
     def begin_flush(self, deadline: float) -> None:
         """From now on retries are made at once, and until *deadline* (time.monotonic) at the latest."""
         self._deadline = deadline

@@ -47,7 +47,8 @@ class Telemetry:
     """Sends the agent's own signals, when `telemetry.enabled` and there is a peer for them.
 
     A context manager; between enter and exit `read` is called every `telemetry.interval` and once at the end, from
-    another thread, and must not wait. *outputs* are watched for what becomes of requests.
+    another thread, and must not wait; it is not called once `close` has returned. *outputs* are watched for what
+    becomes of requests.
     """
 
     def __init__(
@@ -65,6 +66,9 @@ class Telemetry:
         self._peer = _first_peer(config) if config.telemetry.enabled else None
         self._resource = own_resource(config, host_name, host_id)
         self._reading: Reading | None = None
+        self._last: AgentNumbers | None = None
+        """Read at the end. The SDK may ask once more, from its own thread, when what counts is gone."""
+        self._asking = threading.Lock()
         self._losses: Counter[tuple[str, ...]] = Counter()
         self._messages: dict[tuple[str, ...], str] = {}
         self._lock = threading.Lock()
@@ -111,10 +115,10 @@ class Telemetry:
         with self._lock:
             self._closed = True
             sdk = self._sdk
-        if sdk is None:
-            return False
-        self._tell_losses(self._read())
-        return sdk.close(deadline)
+        with self._asking:
+            self._last = self._read()
+            self._tell_losses(self._last)
+        return sdk is not None and sdk.close(deadline)
 
     # What exporters tell (sender.Watcher)
 
@@ -204,8 +208,9 @@ class Telemetry:
             emit(self._told.popleft())
 
     def _new_reading(self) -> Reading:
-        agent = self._read()
-        self._tell_losses(agent)
+        with self._asking:
+            agent = self._last or self._read()
+            self._tell_losses(agent)
         return Reading(agent, own_process(), self._outputs.components())
 
     def _tell_losses(self, agent: AgentNumbers) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LIBRARY = "libbpf.so.1"
+_OPENING = threading.Lock()
 _WARNING_OR_INFORMATION = 1
 
 _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -137,9 +138,14 @@ class Libbpf:
         return 0
 
 
-@functools.cache
 def libbpf() -> Libbpf:
     """The library, opened on first use; CannotRun when the machine has none that will do."""
+    with _OPENING:  # probes are attached side by side: of two printers one would be freed while libbpf calls it
+        return _opened()
+
+
+@functools.cache
+def _opened() -> Libbpf:
     try:
         return Libbpf(c.CDLL(LIBRARY, use_errno=True), c.CDLL(None))
     except OSError as missing:

@@ -130,11 +130,6 @@ class Object:
         """The programs that are loaded."""
         return [name for name in self._programs if name in self._programs_to_load]
 
-    def has_constant(self, name: str) -> bool:
-        """Whether the object has a `const volatile` variable *name*."""
-        place = self.btf.variables.get(name)
-        return place is not None and place.section == ".rodata"
-
     def attach(self, program: str) -> None:
         """Attaches a loaded program as its section says; raises Unsupported. `syscall` programs need none."""
         handle = self._programs[program]
@@ -185,6 +180,8 @@ class Object:
             raise Unsupported(program, f"cannot iterate: {os.strerror(-fd)}")
         try:
             return b"".join(_chunks(fd))
+        except OSError as error:
+            raise Unsupported(program, f"cannot iterate: {error.strerror}") from error
         finally:
             os.close(fd)
 
@@ -265,7 +262,13 @@ class Object:
 
 
 def _chunks(fd: int) -> Iterator[bytes]:
-    while chunk := os.read(fd, _READ_BYTES):
+    while True:
+        try:
+            chunk = os.read(fd, _READ_BYTES)
+        except BlockingIOError:  # the kernel rests after a million elements that nothing was written of: go on
+            continue
+        if not chunk:
+            return
         yield chunk
 
 

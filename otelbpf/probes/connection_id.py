@@ -24,9 +24,9 @@ def connection_ids(
     """An id a row, uint8 of shape (rows, 16); zeros where it is not wanted or the numbers are unknown (both 0)."""
     ids = np.zeros((len(wanted), BYTES), np.uint8)
     chosen = np.flatnonzero(wanted & ((client_isn != 0) | (server_isn != 0)))
-    pairs = np.empty((len(chosen), 2), ">u4")
-    pairs[:, 0], pairs[:, 1] = client_isn[chosen], server_isn[chosen]
-    ids[chosen] = np.frombuffer(_hashed(pairs.tobytes(), key), np.uint8).reshape(-1, BYTES)
+    pairs = client_isn[chosen].astype(">u8") << 32 | server_isn[chosen]
+    once, which = np.unique(pairs, return_inverse=True)  # where both ends are on this node
+    ids[chosen] = np.frombuffer(_hashed(once.astype(">u8").tobytes(), key), np.uint8).reshape(-1, BYTES)[which]
     return ids
 
 

@@ -1,7 +1,8 @@
 """Messages of a batch → the columns `question`, `answer` and `code_read`.
 
-Most lookups of a node ask the same few names and are answered the same: a message that was read lately, whatever its
-id, is not read again. What is not known then is parsed, a few microseconds each.
+Most lookups of a node ask the same few names and are answered the same. Equal messages of a batch, whatever their ids,
+are found by comparing whole columns of bytes, and each is looked up once; what was not read lately is parsed, a few
+microseconds each.
 """
 
 from __future__ import annotations
@@ -11,21 +12,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from otelbpf.batch import Categorical, Facts
+from otelbpf.enrich.distinct import distinct_together
+from otelbpf.enrich.memory import Made
 from otelbpf.errors import ProtocolError
 from otelbpf.protocols.dns import Message, parse
 from otelbpf.protocols.dns_registry import type_name
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from otelbpf.batch import Batch
+    from otelbpf.enrich.distinct import Distinct
 
-MESSAGES, QUESTIONS, KINDS = 2048, 8192, 1024
-"""Entries of each cache. A full one is emptied: that is rare, cheap, and costs no bookkeeping on each look-up."""
+MESSAGES, QUESTIONS, KINDS = 10_240, 8192, 1024
+"""Entries of each cache; half as many in use stay for sure."""
 ID_BYTES = 2
+WORD_BYTES = 8
 NOT_READ, UNDECODABLE = 0, 1
 
 
@@ -34,6 +39,7 @@ class Read(NamedTuple):
 
     question: Facts
     answer: Facts
+    """Of this message alone, even when there is nothing in it."""
     code: int
 
 
@@ -41,100 +47,122 @@ class Reading:
     """Reads messages; keeps Facts of what repeats, so that their encoded forms are made once."""
 
     def __init__(self) -> None:
-        self._nothing = Facts()
-        self._blank = Read(self._nothing, self._nothing, -1)
-        self._messages: dict[bytes, Read | None] = {}
-        self._questions: dict[str, Facts] = {}
-        self._kinds: dict[int, Facts] = {}
+        self._blank = Read(Facts(), Facts(), -1)
+        self._nonsense = Read(self._blank.question, Facts(), -1)
+        self._messages: Made[tuple[bytes, int], Read] = Made(MESSAGES, self._made)
+        self._questions: Made[str, Facts] = Made(QUESTIONS, _question)
+        self._kinds: Made[int, Facts] = Made(KINDS, _kind)
 
     def sizes(self) -> dict[str, int]:
         """Entries of each cache."""
-        return {"messages": len(self._messages), "questions": len(self._questions), "kinds": len(self._kinds)}
+        return {
+            "messages": self._messages.counters().size,
+            "questions": self._questions.counters().size,
+            "kinds": self._kinds.counters().size,
+        }
 
     def kinds(self, types: NDArray[Any]) -> Categorical:
         """The names of question types, a thing each."""
         distinct, codes = np.unique(types, return_inverse=True)
-        return Categorical(codes, [self._kind(number) for number in distinct.tolist()])
+        return Categorical(codes, self._kinds.of_all(distinct.tolist()))
 
     def add_messages(self, batch: Batch, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Reads the messages of *wanted* rows into columns; gives the rows that hold no nonsense."""
-        found: list[Read] = [self._blank, self._blank]
-        places: dict[int, int] = {}
-        codes = np.zeros(len(batch), np.intp)
-        codes[wanted] = [
-            UNDECODABLE if read is None else _place(read, places, found) for read in self._read(batch.rows[wanted])
-        ]
+        found = [self._blank, self._nonsense]
+        codes = np.full(len(batch), NOT_READ)
+        if wanted.any():
+            messages = _Messages(batch.rows, np.flatnonzero(wanted))
+            reads = self._messages.of_all(messages.keys())
+            places = np.arange(len(found), len(found) + len(reads))
+            places[[read is self._nonsense for read in reads]] = UNDECODABLE
+            codes[wanted] = places[messages.distinct.codes]
+            found += reads
         batch.columns["question"] = _things([read.question for read in found], codes)
-        batch.columns["answer"] = _things([read.answer for read in found], codes)
+        batch.columns["answer"] = Categorical(codes, [read.answer for read in found])
         batch.columns["code_read"] = np.array([read.code for read in found], np.int32)[codes]
         understood: NDArray[np.bool_] = codes != UNDECODABLE
         return understood
 
-    def _read(self, rows: NDArray[np.void]) -> Iterable[Read | None]:
-        width = rows.dtype["message"].itemsize
-        messages = rows["message"].tobytes()
-        known = self._messages
-        captured, whole = rows["captured_bytes"].tolist(), rows["message_bytes"].tolist()
-        for start, size, bytes_ in zip(range(0, len(messages), width), captured, whole, strict=True):
-            if size != bytes_:
-                yield self._made(messages[start : start + size], bytes_)
-                continue
-            key = messages[start + ID_BYTES : start + size]
-            try:
-                yield known[key]
-            except KeyError:
-                if len(known) >= MESSAGES:
-                    known.clear()
-                known[key] = read = self._made(messages[start : start + size], bytes_)
-                yield read
-
-    def _made(self, message: bytes, whole_bytes: int) -> Read | None:
+    def _made(self, key: tuple[bytes, int]) -> Read:
+        without_id, whole_bytes = key
         try:
-            parsed = parse(message, whole_bytes)
+            message = parse(bytes(ID_BYTES) + without_id, whole_bytes)
         except ProtocolError:
-            return None
-        return Read(self._question(parsed.name), self._answer(parsed), parsed.code)
+            return self._nonsense
+        return Read(self._questions.of(message.name), _answer(message), message.code)
 
-    def _question(self, name: str) -> Facts:
-        facts = self._questions.get(name)
-        if facts is None:
-            if len(self._questions) >= QUESTIONS:
-                self._questions.clear()
-            facts = self._questions[name] = Facts({names.DNS_QUESTION_NAME: name})
+
+class _Messages:
+    """The captured messages of some rows, without their ids."""
+
+    def __init__(self, rows: NDArray[np.void], chosen: NDArray[np.intp]) -> None:
+        captured, self._whole = rows["captured_bytes"][chosen], rows["message_bytes"][chosen]
+        self._sizes = np.maximum(captured, ID_BYTES) - ID_BYTES
+        start = int(rows.dtype.fields["message"][1]) + ID_BYTES  # type: ignore[index]  # it has fields
+        self._width = -(-int(self._sizes.max()) // WORD_BYTES or -1) * WORD_BYTES
+        room = min(self._width, rows.dtype.itemsize - start)
+        self._bytes = np.zeros((len(chosen), self._width), np.uint8)
+        self._bytes[:, :room] = _as_bytes(rows)[chosen, start : start + room]
+        self._bytes[np.arange(self._width) >= self._sizes[:, np.newaxis]] = 0  # what was there before
+        self.distinct = self._distinct()
+
+    def keys(self) -> Sequence[tuple[bytes, int]]:
+        """Each distinct message, and its length before it was cut."""
+        rows = self.distinct.rows
+        joined, width = self._bytes[rows].tobytes(), self._width
+        sized = zip(range(0, len(joined), width), self._sizes[rows].tolist(), self._whole[rows].tolist(), strict=True)
+        return [(joined[start : start + size], whole) for start, size, whole in sized]
+
+    def _distinct(self) -> Distinct:
+        words = np.ascontiguousarray(self._bytes.view(np.uint64).T)
+        lengths = self._whole.astype(np.uint64) << np.uint64(16) | self._sizes
+        return distinct_together([lengths, *words])
+
+
+def _question(name: str) -> Facts:
+    return Facts({names.DNS_QUESTION_NAME: name})
+
+
+def _kind(number: int) -> Facts:
+    return Facts({names.OTELBPF_DNS_QUESTION_TYPE: type_name(number)})
+
+
+def _answer(message: Message) -> Facts:
+    facts = Facts()
+    if message.ttl is None:
         return facts
-
-    def _answer(self, message: Message) -> Facts:
-        if message.ttl is None:
-            return self._nothing
-        facts = Facts({names.OTELBPF_DNS_TTL: message.ttl})
-        if message.addresses:
-            facts[names.DNS_ANSWERS] = message.addresses
-        if message.cnames:
-            facts[names.OTELBPF_DNS_CNAMES] = message.cnames
-        if message.records:
-            facts[names.OTELBPF_DNS_RECORDS] = message.records
-        return facts
-
-    def _kind(self, number: int) -> Facts:
-        facts = self._kinds.get(number)
-        if facts is None:
-            if len(self._kinds) >= KINDS:
-                self._kinds.clear()
-            facts = self._kinds[number] = Facts({names.OTELBPF_DNS_QUESTION_TYPE: type_name(number)})
-        return facts
+    facts[names.OTELBPF_DNS_TTL] = message.ttl
+    if message.addresses:
+        facts[names.DNS_ANSWERS] = message.addresses
+    if message.cnames:
+        facts[names.OTELBPF_DNS_CNAMES] = message.cnames
+    if message.records:
+        facts[names.OTELBPF_DNS_RECORDS] = message.records
+    return facts
 
 
-def _place(thing: Any, places: dict[int, int], values: list[Any]) -> int:
-    """Where *thing* stands among *values*, to which it is added the first time."""
-    place = places.setdefault(id(thing), len(values))
-    if place == len(values):
-        values.append(thing)
-    return place
+def _as_bytes(rows: NDArray[np.void]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
+
+
+def without_messages(rows: NDArray[np.void]) -> NDArray[np.void]:
+    """The columns before the message, which is most of a row: rows are copied several times on their way."""
+    fields: Any = rows.dtype.fields
+    end = fields["message"][1]
+    kept = {name: (kind, offset) for name, (kind, offset, *_) in fields.items() if offset < end}
+    width = -(-end // WORD_BYTES) * WORD_BYTES
+    layout: Any = {
+        "names": list(kept),
+        "formats": [kind for kind, _ in kept.values()],
+        "offsets": [offset for _, offset in kept.values()],
+        "itemsize": width,
+    }
+    short: NDArray[np.void] = np.ascontiguousarray(_as_bytes(rows)[:, :width]).view(np.dtype(layout)).reshape(-1)
+    return short
 
 
 def _things(facts: list[Facts], codes: NDArray[np.intp]) -> Categorical:
     """A column in which each thing stands once, though several messages may share it."""
-    values: list[Facts] = []
-    places: dict[int, int] = {}
-    code_of = np.array([_place(thing, places, values) for thing in facts], np.intp)
-    return Categorical(code_of[codes], values)
+    values: dict[Facts, int] = {}
+    code_of = np.array([values.setdefault(thing, len(values)) for thing in facts], np.intp)
+    return Categorical(code_of[codes], list(values))

@@ -1,41 +1,99 @@
 """One readable line a lookup: `client python3[123] A example.org → 93.184.216.34 (+1) NOERROR 1.2 ms @10.0.0.2:53`.
 
-Tens of thousands may be asked for in a second: what repeats is put into words once a batch.
+Tens of thousands may be asked for in a second: what repeats (who asks, what is asked and answered, whom) is put into
+words once a batch or, of an answer, once for as long as it is remembered.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from otelbpf.enrich.distinct import distinct, distinct_together
+from otelbpf.lines import Lines, Part, encoded
 from otelbpf.probes.three_digits import NANOSECONDS
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from otelbpf.batch import Batch, Facts
 
 
-def sentences(batch: Batch, roles: Mapping[int, str], response_codes: Mapping[int, str]) -> Iterable[str]:
+def sentences(batch: Batch, roles: Mapping[int, str], response_codes: Mapping[int, str]) -> Lines:
     """Who asked (or answered), for what, the answer, how it ended, how long it took, which resolver."""
-    kind, question, answer = (batch.things(name) for name in ("question_kind", "question", "answer"))
-    parts = zip(
-        (roles.get(role, "?") for role in batch.number("role").tolist()),
-        _programs(batch),
-        batch.number("pid").tolist(),
-        _chosen(kind.codes, [str(facts[names.OTELBPF_DNS_QUESTION_TYPE]) for facts in kind.values]),
-        _chosen(question.codes, [str(facts.get(names.DNS_QUESTION_NAME, "?")) for facts in question.values]),
-        _chosen(answer.codes, [_answer(facts) for facts in answer.values]),
-        (_outcome(code, response_codes) for code in batch.number("response_code").tolist()),
-        NANOSECONDS.words(batch.number("latency_ns")),
-        _resolvers(batch),
-        batch.number("server_port").tolist(),
+    latency = NANOSECONDS.part(batch.number("latency_ns"))
+    return Lines.joined(_who(batch, roles), _what(batch, response_codes), latency, _where(batch))
+
+
+def _who(batch: Batch, roles: Mapping[int, str]) -> Part:
+    """`client python3[123] `: the executable's name, or the kernel's short one where that is not known."""
+    process, pids, role = batch.things("process"), batch.number("pid"), batch.number("role")
+    comms = batch.number("comm")
+    words = np.ascontiguousarray(comms).view(np.uint64).reshape(-1, 2)
+    found = distinct_together((_packed(process.codes, pids), role.astype(np.uint64), words[:, 0], words[:, 1]))
+    each = zip(
+        role[found.rows].tolist(),
+        process.codes[found.rows].tolist(),
+        comms[found.rows].tolist(),
+        pids[found.rows].tolist(),
         strict=True,
     )
-    return map("%s %s[%d] %s %s → %s%s %s @%s:%d".__mod__, parts)
+    return Part(
+        encoded(
+            [f"{roles.get(role, '?')} {_program(process.values[code], comm)}[{pid}] " for role, code, comm, pid in each]
+        ),
+        found.codes,
+    )
+
+
+def _what(batch: Batch, response_codes: Mapping[int, str]) -> Part:
+    """`A example.org → 93.184.216.34 (+1) NOERROR `."""
+    kind, question, answer = (batch.things(name) for name in ("question_kind", "question", "answer"))
+    outcome = batch.number("response_code")
+    found = distinct_together((_packed(question.codes, answer.codes), _packed(kind.codes, outcome.astype(np.uint32))))
+    each = zip(
+        kind.codes[found.rows].tolist(),
+        question.codes[found.rows].tolist(),
+        answer.codes[found.rows].tolist(),
+        outcome[found.rows].tolist(),
+        strict=True,
+    )
+    words = np.empty(len(found.rows), object)
+    words[:] = [
+        _told(kind.values[of_kind], question.values[asked], answer.values[told], code, response_codes)
+        for of_kind, asked, told, code in each
+    ]
+    return Part(words, found.codes)
+
+
+def _where(batch: Batch) -> Part:
+    """` @10.0.0.2:53`: the end that answers."""
+    remote, local, ports = batch.things("remote"), batch.things("local"), batch.number("server_port")
+    ends = np.where(batch.number("client"), remote.codes, len(remote.values) + local.codes)
+    found = distinct(_packed(ends, ports))
+    addresses = [facts.get(names.NETWORK_PEER_ADDRESS, "?") for facts in remote.values]
+    addresses += [facts.get(names.NETWORK_LOCAL_ADDRESS, "?") for facts in local.values]
+    each = zip(ends[found.rows].tolist(), ports[found.rows].tolist(), strict=True)
+    return Part(encoded([f" @{_bracketed(addresses[end])}:{port}" for end, port in each]), found.codes)
+
+
+def _program(process: Facts, comm: bytes) -> str:
+    return process.get(names.PROCESS_EXECUTABLE_NAME, "") or comm.decode(errors="replace") or "?"
+
+
+def _told(kind: Facts, question: Facts, answer: Facts, code: int, response_codes: Mapping[int, str]) -> bytes:
+    """Kept with the answer, which is that to one question only."""
+    key = (sentences, kind, code)
+    words: bytes | None = answer.encoded.get(key)
+    if words is None:
+        type_, name = kind[names.OTELBPF_DNS_QUESTION_TYPE], question.get(names.DNS_QUESTION_NAME, "?")
+        line = f"{type_} {name} → {_answer(answer)}{_outcome(code, response_codes)} "
+        words = answer.encoded[key] = line.encode("utf-8", "replace")
+    return words
 
 
 def _answer(facts: Facts) -> str:
@@ -50,29 +108,10 @@ def _outcome(code: int, response_codes: Mapping[int, str]) -> str:
     return "timeout" if code < 0 else response_codes.get(code) or f"RCODE{code}"
 
 
-def _programs(batch: Batch) -> Iterable[str]:
-    """The executable's name, or the kernel's short one where that is not known."""
-    process = batch.things("process")
-    programs = [str(facts.get(names.PROCESS_EXECUTABLE_NAME, "")) for facts in process.values]
-    chosen = [programs[code] for code in process.codes.tolist()]
-    if all(chosen):
-        return chosen
-    comms = (comm.decode(errors="replace") for comm in batch.number("comm").tolist())
-    return [program or comm or "?" for program, comm in zip(chosen, comms, strict=True)]
-
-
-def _resolvers(batch: Batch) -> Iterable[str]:
-    """The address of the end that answers."""
-    remote, local = batch.things("remote"), batch.things("local")
-    far = [_bracketed(str(facts.get(names.NETWORK_PEER_ADDRESS, "?"))) for facts in remote.values]
-    near = [_bracketed(str(facts.get(names.NETWORK_LOCAL_ADDRESS, "?"))) for facts in local.values]
-    ends = zip(batch.number("client").tolist(), remote.codes.tolist(), local.codes.tolist(), strict=True)
-    return (far[there] if client else near[here] for client, there, here in ends)
-
-
 def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _chosen(codes: NDArray[np.intp], words: Sequence[str]) -> Iterable[str]:
-    return map(words.__getitem__, codes.tolist())
+def _packed(upper: NDArray[Any], lower: NDArray[Any]) -> NDArray[np.uint64]:
+    """Two columns of at most 32 bits as one."""
+    return upper.astype(np.uint64) << np.uint64(32) | lower.astype(np.uint64)

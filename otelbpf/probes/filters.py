@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import struct
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,9 +38,10 @@ def fill(loaded: Object, config: Any, cgroups: Iterable[tuple[int, str]] = ()) -
         loaded.map("filter_ports").update(struct.pack("=H", port), bytes([verdict]))
     for network, verdict in _verdicts(addresses):
         loaded.map("filter_addresses").update(prefix(network), bytes([verdict]))
-    for cgroup_id, path in cgroups:
-        if cgroup_verdict(config, path) == EXCLUDE:
-            loaded.map("filter_cgroups").update(struct.pack("=Q", cgroup_id), bytes([EXCLUDE]))
+    excluded = loaded.map("filter_cgroups")
+    unwanted = (cgroup_id for cgroup_id, path in cgroups if cgroup_verdict(config, path) == EXCLUDE)
+    for cgroup_id in islice(unwanted, excluded.max_entries):  # the line leaves out those beyond, as it does new ones
+        excluded.update(struct.pack("=Q", cgroup_id), bytes([EXCLUDE]))
 
 
 def cgroup_verdict(config: Any, path: str) -> int:

@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from otelbpf.batch import Batch
     from otelbpf.signals.names import AttributeName, EventName, MetricName
 
@@ -56,6 +53,14 @@ class Hex:
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """A column of addresses (16 bytes; IPv4 mapped) as text; the unspecified address is unknown."""
+
+    name: AttributeName
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What is known of the thing in a Categorical column: those of *names* that its Facts hold."""
 
@@ -63,15 +68,16 @@ class Known:
     names: tuple[AttributeName, ...]
 
 
-Attribute = Constant | Number | Choice | Hex | Known
+Attribute = Constant | Number | Choice | Hex | Address | Known
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A log record a row. *when* and *failed* are boolean columns; a failed row is WARN, else *severity*.
+    """A log record for each row of *when*. *when*, *failed* and *error* are boolean columns: a row is INFO, WARN where
+    it failed, ERROR where *error* holds.
 
-    *body* gives one readable line a row. *trace_id* is a column of 16 bytes a row. *role* names the `logs` setting
-    that decides whether it is made (`all`, `failed`, `off`, slower than a time in *duration*, a column in ns).
+    *body* gives one readable line a row. *trace_id* is a column of 16 bytes a row. *setting* names the `logs` setting
+    that decides whether it is made (`all`, `failed`, `off`, or as slow as *duration_ns*, a column, says).
     """
 
     name: EventName
@@ -163,8 +169,3 @@ class Probe:
     sweep: str | None = None
     """A `syscall` program run each second (what has timed out)."""
     map_sizes: Callable[[Any], Mapping[str, int]] = field(default=lambda _config: {})
-
-
-def mask(batch: Batch, column: str | None) -> NDArray[np.bool_] | slice:
-    """The rows for which the boolean *column* holds; all of them when it is None."""
-    return slice(None) if column is None else batch.number(column)

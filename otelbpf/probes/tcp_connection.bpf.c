@@ -20,7 +20,8 @@ struct {
 } told SEC(".maps");
 
 /* `was` tells which FIN came first. A reset that ends a connection leaves no other trace than the error, and one that
- * we send when the application closes (unread data, SO_LINGER 0) is sent after this. */
+ * we send when the application closes (unread data, SO_LINGER 0) is sent after this. One that we are about to send for
+ * data that came after our FIN cannot be told from a received one here: the kernel ends the socket by the same path. */
 static __always_inline void explain_end(struct tcp_connection *event, const struct sock *sk, int was)
 {
 	int error = sk->sk_err;
@@ -37,7 +38,9 @@ static __always_inline void explain_end(struct tcp_connection *event, const stru
 	event->rx_resets = reset;
 	if ((open || was == TCP_CLOSE_WAIT) && error == 0 && !event->tx_resets)
 		event->tx_resets = 1;
-	if (error && !is_orphan(sk))
+	if (event->close_reason == RESET_LOCAL)
+		event->error = ECONNRESET; /* no normal end, though nobody had to be told */
+	else if (error && !is_orphan(sk))
 		event->error = reset || aborted ? ECONNRESET : ETIMEDOUT;
 }
 
@@ -203,7 +206,7 @@ int BPF_PROG(tcp_sent, struct sock *sk)
 }
 
 /* A connect() that failed before a SYN was sent (no route, no free port, not allowed) changes no state, or tells no
- * error when it does. What failed after it was told by the state change. */
+ * error when it does. What failed after it was told by the state change. io_uring does not come by here. */
 SEC("tracepoint/syscalls/sys_exit_connect")
 int connect_returned(struct trace_event_raw_sys_exit *context)
 {

@@ -10,7 +10,20 @@ import numpy as np
 
 from otelbpf.probes import filters
 from otelbpf.probes.connection_id import connection_ids
-from otelbpf.probes.probe import Choice, Constant, Counter, Event, Hex, Histogram, Known, Level, Number, Probe, Way
+from otelbpf.probes.probe import (
+    Address,
+    Choice,
+    Constant,
+    Counter,
+    Event,
+    Hex,
+    Histogram,
+    Known,
+    Level,
+    Number,
+    Probe,
+    Way,
+)
 from otelbpf.probes.tcp_accounting import CLOSED, FAILED, Accounting
 from otelbpf.probes.tcp_sentence import closed_sentences, failed_sentences
 from otelbpf.signals import names
@@ -52,17 +65,14 @@ SERVICE_PORTS = (33060, 35357, 44818, 47808, 49152, 50000, 50051, 50070, 50075, 
 Hadoop, ActiveMQ."""
 
 _PROCESS = (
-    Number(names.PROCESS_PID, "pid"),
+    Number(names.PROCESS_PID, "pid", absent=0),
     Known("process", (names.PROCESS_EXECUTABLE_NAME, names.PROCESS_EXECUTABLE_PATH)),
 )
-_LOCAL_END = Known("local", (names.NETWORK_LOCAL_ADDRESS, names.SERVER_ADDRESS))
 _REMOTE_END = Known(
     "remote",
     (
         names.NETWORK_TYPE,
-        names.NETWORK_PEER_ADDRESS,
         names.SERVER_ADDRESS,
-        names.CLIENT_ADDRESS,
         names.NET_PEER_NAME,
         names.SERVICE_PEER_NAME,
         names.SERVICE_PEER_NAMESPACE,
@@ -75,16 +85,19 @@ _REMOTE_END = Known(
         names.OTELBPF_PEER_K8S_POD_UID,
         names.OTELBPF_PEER_K8S_NODE_NAME,
         names.OTELBPF_PEER_K8S_SERVICE_NAME,
-        names.OTELBPF_NAT_PEER_ADDRESS,
     ),
 )
 _ENDS = (
     *_PROCESS,
     Constant(names.NETWORK_TRANSPORT, "tcp"),
-    _LOCAL_END,
+    Address(names.NETWORK_LOCAL_ADDRESS, "local_address"),
     Number(names.NETWORK_LOCAL_PORT, "local_port", absent=0),
+    Address(names.NETWORK_PEER_ADDRESS, "remote_address"),
+    Address(names.SERVER_ADDRESS, "server_address"),
+    Address(names.CLIENT_ADDRESS, "client_address"),
     _REMOTE_END,
     Number(names.NETWORK_PEER_PORT, "remote_port", absent=0),
+    Address(names.OTELBPF_NAT_PEER_ADDRESS, "nat_address"),
     Number(names.OTELBPF_NAT_PEER_PORT, "nat_port", absent=0),
     Number(names.SERVER_PORT, "server_port", absent=0),
     Number(names.CLIENT_PORT, "client_port", absent=0),
@@ -198,6 +211,7 @@ class TcpConnections:
         _add_ports(batch)
         _add_durations(batch)
         batch.columns["nat_port"] = np.zeros(len(batch), np.uint16)  # until enrichment knows better
+        batch.columns["nat_address"] = np.zeros(len(batch), "V16")
         for counter, counted in _NOT_ZERO.items():
             batch.columns[counted] = batch.number(counter) > 0
         if not batch.snapshot:

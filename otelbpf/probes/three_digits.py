@@ -5,10 +5,11 @@ So few digits make so few words that all of them fit in a table: a batch is put 
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from otelbpf.lines import Part, encoded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,17 +40,20 @@ class Scale:
         self._steps = steps
         self._limits = np.array([step.limit for step in steps[:-1]])
         self._digits = np.array([step.size / 10 if step.tenths else step.size for step in steps])
+        self._words: dict[str, NDArray[np.object_]] = {}
 
-    def words(self, values: NDArray[Any]) -> list[str]:
-        """A word for each value."""
+    def part(self, values: NDArray[Any], before: str = "") -> Part:
+        """A word for each value, with the same *before* all of them, as a part of lines."""
+        if before not in self._words:
+            each = (step.word(digits) for step in self._steps for digits in range(_WORDS_A_STEP))
+            self._words[before] = encoded([before + word for word in each])
+        return Part(self._words[before], self._codes(values))
+
+    def _codes(self, values: NDArray[Any]) -> NDArray[np.intp]:
         step = np.searchsorted(self._limits, values, "right")
         digits = np.minimum(np.rint(values / self._digits[step]), _WORDS_A_STEP - 1)
-        chosen: list[str] = self._table[step * _WORDS_A_STEP + digits.astype(np.intp)].tolist()
-        return chosen
-
-    @cached_property
-    def _table(self) -> NDArray[np.object_]:
-        return np.array([step.word(digits) for step in self._steps for digits in range(_WORDS_A_STEP)], object)
+        codes: NDArray[np.intp] = step * _WORDS_A_STEP + digits.astype(np.intp)
+        return codes
 
 
 BYTES = Scale(

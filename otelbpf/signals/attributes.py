@@ -6,18 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from otelbpf.address_text import encoded
 from otelbpf.batch import Categorical
-from otelbpf.probes.probe import Choice, Constant, Hex, Known, Number
+from otelbpf.probes.probe import Address, Choice, Constant, Hex, Known, Number
 from otelbpf.signals import names, wire
 from otelbpf.signals.rows import distinct_of, gathered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from otelbpf.batch import Batch, Facts
     from otelbpf.probes.probe import Attribute
+    from otelbpf.signals.name import AttributeName
+
+_LONGEST_ADDRESS = 45
 
 
 def checked(attributes: Iterable[Attribute], where: str) -> tuple[Attribute, ...]:
@@ -28,6 +32,8 @@ def checked(attributes: Iterable[Attribute], where: str) -> tuple[Attribute, ...
             known = names.find(name)
             if known is None:
                 raise ValueError(f"{where}: {name} is not in the table of names (otelbpf/signals/names.py)")
+            if isinstance(attribute, Address) and known.type != "str":
+                raise ValueError(f"{where}: {name} is a {known.type}, not a text")
             if isinstance(attribute, Number) and known.type not in ("int", "double"):
                 raise ValueError(f"{where}: {name} is a {known.type}, not a number")
             if isinstance(attribute, Number) and known.type == "int" and attribute.scale is not None:
@@ -50,6 +56,8 @@ def with_legacy(attributes: Iterable[Attribute]) -> Iterator[Attribute]:
                 yield Choice(older, column, {key: words.get(str(value), value) for key, value in values.items()})
             case Number(_, column, scale, absent):
                 yield Number(older, column, scale, absent)
+            case Address(_, column):
+                yield Address(older, column)
 
 
 class Blocks:
@@ -65,12 +73,15 @@ class Blocks:
             self._writers += [(str(name), wire.Writer(tag, old, names.LEGACY_VALUES.get(old))) for name, old in older]
 
     def encoded(self, facts: Facts) -> bytes:
+        """The block, kept with *facts* from the first time on."""
         block: bytes | None = facts.encoded.get(self)
         if block is None:
-            block = facts.encoded[self] = b"".join(
-                [writer(facts[name]) for name, writer in self._writers if name in facts]
-            )
+            block = facts.encoded[self] = self.made(facts)
         return block
+
+    def made(self, facts: Facts) -> bytes:
+        """The block, not kept."""
+        return b"".join([writer(facts[name]) for name, writer in self._writers if name in facts])
 
     def of(self, batch: Batch) -> tuple[list[bytes], NDArray[np.intp]] | None:
         """The block of each row and its length; None when no stage has made the column."""
@@ -81,6 +92,36 @@ class Blocks:
         blocks = [self.encoded(facts) for facts in things]
         lengths = np.fromiter(map(len, blocks), np.intp, len(blocks))
         return gathered(blocks, codes), lengths[codes]
+
+
+class AddressTexts:
+    """The attributes whose value is the address in *column*: what stands before a text depends on its length only."""
+
+    def __init__(self, tag: bytes, column: str, attribute_names: Iterable[AttributeName]) -> None:
+        self._column = column
+        made = [[_before(tag, name, length) for length in range(_LONGEST_ADDRESS + 1)] for name in attribute_names]
+        self._before = [_objects(heads) for heads in made]
+        self._lengths = np.array(
+            [[len(head) + at * bool(head) for at, head in enumerate(heads)] for heads in made]
+        ).sum(0)
+
+    def of(self, batch: Batch) -> tuple[list[list[bytes]], NDArray[np.intp]]:
+        """Columns of pieces, before and text in turn, and the length of all of them in each row."""
+        values = encoded(batch.number(self._column))
+        lengths = np.fromiter(map(len, values), np.intp, len(values))
+        pieces = [piece for heads in self._before for piece in (heads[lengths].tolist(), values)]
+        return pieces, self._lengths[lengths]
+
+
+def _before(tag: bytes, name: AttributeName, length: int) -> bytes:
+    """The attribute up to its text of *length*; nothing when there is no text."""
+    return wire.attribute(tag, name, " " * length)[:-length] if length else b""
+
+
+def _objects(items: Sequence[Any]) -> NDArray[np.object_]:
+    made = np.empty(len(items), object)
+    made[:] = items
+    return made
 
 
 def occurring(column: Categorical) -> tuple[NDArray[np.intp], list[Facts]]:
@@ -98,15 +139,14 @@ class Codes:
         self.values = (None, *values.values())
         self.count = len(self.values)
         self._beyond = max(values, default=0) + 1
-        self._code_of = np.zeros(self._beyond + 1, np.intp)
+        self._code_of = np.zeros(self._beyond + 1, np.uint16)  # may be long: one for each possible errno
         for code, key in enumerate(values, start=1):
             self._code_of[key] = code
 
     def of(self, column: NDArray[Any]) -> NDArray[np.intp]:
         numbers = column.astype(np.intp)
         numbers[(numbers < 0) | (numbers > self._beyond)] = self._beyond
-        codes: NDArray[np.intp] = self._code_of[numbers]
-        return codes
+        return self._code_of[numbers].astype(np.intp)
 
 
 def scaled(column: NDArray[Any], scale: float | None) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from otelbpf.signals.resources import Resources
 
 _FIRST_CAPACITY: Final = 64
+_MOST_REDIRECTED: Final = 16384
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 Place = tuple[int, str]
@@ -91,6 +92,9 @@ class Index:
         self._keys: Keys = np.empty(0, np.uint64)
         self._slots: NDArray[np.int32] = np.empty(0, np.int32)
         self._made: dict[int, int] = {}
+        self._redirected: dict[int, int] = {}
+        """Keys beyond a cap → the slot that takes them, until a sweep: there may be room then. To find it anew costs
+        20 µs, and whoever asks for many names asks for them again and again."""
         self._free = list(range(_FIRST_CAPACITY - 1, -1, -1))
         self._key_of: Keys = np.zeros(_FIRST_CAPACITY, np.uint64)
         self._look_back(_FIRST_CAPACITY)
@@ -99,7 +103,12 @@ class Index:
         self.resource_of = np.zeros(_FIRST_CAPACITY, np.int32)
         self.overflows = np.zeros(_FIRST_CAPACITY, np.bool_)
         self.lengths = np.zeros(_FIRST_CAPACITY, np.int32)
+        self._described = np.zeros(_FIRST_CAPACITY, np.bool_)
+        self._replaced: dict[int, Replaced] = {}
         self.blocks: dict[bytes, NDArray[Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
     def slots(self, keys: Keys, batch: Batch, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """The slot of each key, made where there is none; *rows* are rows of *batch* that have these keys."""
@@ -123,6 +132,7 @@ class Index:
 
     def sweep(self) -> None:
         """Gives back the slots that no metric uses."""
+        self._redirected.clear()
         used = self.users[self._slots] != 0
         if used.all():
             return
@@ -132,6 +142,7 @@ class Index:
             for blocks in self.blocks.values():
                 blocks[slot] = None
             self._key_of[slot] = 0
+            self._replaced.pop(slot, None)
             self._free.append(slot)
         self._keys, self._slots = self._keys[used], self._slots[used]
         self.version += 1
@@ -144,38 +155,62 @@ class Index:
         return slots
 
     def _slot_for(self, key: int, batch: Batch, row: int) -> int:
-        found = self._made.get(key)
-        if found is not None:
-            return found
+        found = self._made.get(key, self._redirected.get(key))
+        if found is None:
+            found = self._new_slot_for(key, batch, row)
+            if int(self._key_of[found]) != key:
+                if len(self._redirected) >= _MOST_REDIRECTED:
+                    self._redirected.clear()
+                self._redirected[key] = found
+        return found
+
+    def _new_slot_for(self, key: int, batch: Batch, row: int) -> int:
+        """One of its own, that of `_other`, or the overflow of the host where there is no room for the resource."""
         resource_key, message = self._resource.identity_at(batch, row)
         if self._resources.full and resource_key not in self._resources:
             resource = self._resources.taken(*self._resource.fallback(batch, row))
-            found = self._overflow_of(resource)
+            slot = self._overflow_of(resource)
         else:
             resource = self._resources.taken(resource_key, message)
             key, replaced, held = self._caps.applied(key, resource, batch, row)
             found = self._found(key)
             if found is None:
-                slot = self._place(key, resource, {tag: self._block(batch, row, tag, replaced) for tag in self.tags})
+                slot = self._place(key, resource)
                 self._caps.hold(slot, held)
+                if replaced:
+                    self._replaced[slot] = replaced
                 return slot
+            slot = found
         self._resources.released(resource)
-        return found
+        return slot
 
-    def _block(self, batch: Batch, row: int, tag: bytes, replaced: Replaced) -> bytes:
-        return b"".join(
-            part.block_of(replaced[part], tag)
-            if isinstance(part, KnownPart) and part in replaced
-            else part.block(batch, row, tag)
-            for part in self.parts
-        )
+    def describe(self, slots: NDArray[np.intp], batch: Batch, rows: NDArray[np.intp]) -> None:
+        """Encodes the attributes of those *slots* that have got a user; *rows* are examples, one a slot.
+
+        Not before: what is beyond a cap never needs them, and that may be very much.
+        """
+        for position in np.flatnonzero((self.users[slots] > 0) & ~self._described[slots]).tolist():
+            slot, row = int(slots[position]), int(rows[position])
+            if self._described[slot]:  # an earlier position had the same slot
+                continue
+            replaced = self._replaced.get(slot, {})
+            for tag in self.tags:
+                self._describe(slot, tag, b"".join([_block(part, batch, row, tag, replaced) for part in self.parts]))
+
+    def _describe(self, slot: int, tag: bytes, block: bytes) -> None:
+        if tag not in self.blocks:
+            self.blocks[tag] = np.full(self.capacity, None, object)
+        self.blocks[tag][slot] = block
+        self.lengths[slot] = len(block)
+        self._described[slot] = True
 
     def _overflow_of(self, resource: int) -> int:
         key = self._resources.key(resource) + self._overflow_salt & _MASK
         found = self._found(key)
         if found is None:
-            blocks = {tag: wire.attribute(tag, names.OTEL_METRIC_OVERFLOW, value=True) for tag in self.tags}
-            found = self._place(key, self._resources.shared(resource), blocks)
+            found = self._place(key, self._resources.shared(resource))
+            for tag in self.tags:
+                self._describe(found, tag, wire.attribute(tag, names.OTEL_METRIC_OVERFLOW, value=True))
             self.overflows[found] = True
         return found
 
@@ -185,18 +220,14 @@ class Index:
         at = int(np.searchsorted(self._keys, np.uint64(key)))
         return int(self._slots[at]) if at < len(self._keys) and int(self._keys[at]) == key else None
 
-    def _place(self, key: int, resource: int, blocks: dict[bytes, bytes]) -> int:
+    def _place(self, key: int, resource: int) -> int:
         if not self._free:
             self._grow()
         slot = self._made[key] = self._free.pop()
         self._key_of[slot] = key
         self.resource_of[slot] = resource
         self.overflows[slot] = False
-        for tag, block in blocks.items():
-            if tag not in self.blocks:
-                self.blocks[tag] = np.full(self.capacity, None, object)
-            self.blocks[tag][slot] = block
-            self.lengths[slot] = len(block)
+        self._described[slot] = False
         return slot
 
     def _remember(self) -> None:
@@ -220,6 +251,7 @@ class Index:
         self.users = grown(self.users, self.capacity)
         self.resource_of = grown(self.resource_of, self.capacity)
         self.overflows = grown(self.overflows, self.capacity)
+        self._described = grown(self._described, self.capacity)
         self.lengths = grown(self.lengths, self.capacity)
         self.blocks = {tag: grown(blocks, self.capacity) for tag, blocks in self.blocks.items()}
 
@@ -237,3 +269,9 @@ def grown(array: NDArray[Any], capacity: int) -> NDArray[Any]:
         larger[:] = None
     larger[: len(array)] = array
     return larger
+
+
+def _block(part: Part, batch: Batch, row: int, tag: bytes, replaced: Replaced) -> bytes:
+    if isinstance(part, KnownPart) and part in replaced:
+        return part.block_of(replaced[part], tag)
+    return part.block(batch, row, tag)

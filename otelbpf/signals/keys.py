@@ -110,7 +110,7 @@ class KnownPart:
     def key(self, facts: Facts) -> int:
         key: int | None = facts.encoded.get(self)
         if key is None:
-            key = self._hasher.of(self._salt + self._blocks[NUMBER_ATTRIBUTE].encoded(facts))
+            key = self._hasher.of(self._salt + self._blocks[NUMBER_ATTRIBUTE].made(facts))
             facts.encoded[self] = key
         return key
 
@@ -122,7 +122,7 @@ class KnownPart:
         return self.block_of(self.thing(batch, row), tag)
 
     def block_of(self, facts: Facts, tag: bytes) -> bytes:
-        return self._blocks[tag].encoded(facts)
+        return self._blocks[tag].made(facts)  # once a series: not worth its memory in every Facts
 
     def other(self, facts: Facts) -> Facts:
         """The same thing with `_other` where the capped attribute was."""

@@ -50,6 +50,8 @@ class Plan:
 
     def __init__(self, probe: Probe, made: Maker) -> None:
         self._resource = made.resource
+        # Keys beyond the caps are kept until the next export, so that they are not made anew in every batch; in bounds.
+        self._most_slots = 4 * made.max_series + 1000
         self._declared: list[Attribute] = []
         self._parts: list[Part] = []
         self._indexes: dict[tuple[int, ...], Index] = {}
@@ -68,11 +70,13 @@ class Plan:
             parts = [resource, *(keys[number] for number in numbers)]
             groups = np.flatnonzero(np.logical_or.reduce([wanted[series.when].groups for series in mine]))
             slots = np.full(len(first), -1, np.intp)
-            slots[groups] = index.slots(total([part[first[groups]] for part in parts]), batch, first[groups])
+            examples = first[groups]
+            slots[groups] = index.slots(total([part[examples] for part in parts]), batch, examples)
             chosen = {when: wanted[when].at(slots) for when in {series.when for series in mine}}
             for series in mine:
                 series.update(batch, chosen[series.when], now_ns)
-            if index.version != version:
+            index.describe(slots[groups], batch, examples)
+            if index.version != version and len(index) > self._most_slots:
                 index.sweep()
 
     def sweep(self) -> None:
@@ -106,14 +110,14 @@ class Maker:
     """What the plans of all probes share while they are made: resources, caps, the hash."""
 
     def __init__(self, max_series: int) -> None:
-        self._max_series = max_series
+        self.max_series = max_series
         self.hasher = Hasher(os.urandom(16))
         self.resource = ResourcePart(self.hasher)
         self.resources = Resources(max_series)
         self._caps: dict[str, Cap] = {}
 
     def cap(self, name: str) -> Cap:
-        return self._caps.setdefault(name, Cap(self._max_series))
+        return self._caps.setdefault(name, Cap(self.max_series))
 
 
 class Metrics:
@@ -147,6 +151,7 @@ class Metrics:
         Series that have been silent for the time to live, and whose last value has been sent, are forgotten first.
         """
         for output in self._outputs:
+            output.series.none_after(now_ns)
             output.series.forget(output.series.idle(now_ns - self._ttl_ns))
         for plan in self._plans.values():
             plan.sweep()

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from otelbpf.probes.probe import Choice, Constant, Hex, Known, Number
+from otelbpf.lines import Lines
+from otelbpf.probes.probe import Address, Choice, Constant, Hex, Known, Number
 from otelbpf.signals import names, wire
-from otelbpf.signals.attributes import Blocks, Codes, checked, present, raw_bytes, scaled, with_legacy
+from otelbpf.signals.attributes import AddressTexts, Blocks, Codes, checked, present, raw_bytes, scaled, with_legacy
 from otelbpf.signals.envelope import Encoded
 from otelbpf.signals.rows import Hole, Layout, distinct_of, gathered, order_of, varint_format, varint_width, varints
 
@@ -249,12 +250,17 @@ class CompiledEvent:
         self._choices = Choices(fixed, [item for item in attributes if isinstance(item, Choice)])
         self._numbers = Numbers([item for item in attributes if isinstance(item, Number | Hex)], event.trace_id)
         self._blocks = [Blocks(_ATTRIBUTE, item, legacy=legacy) for item in attributes if isinstance(item, Known)]
+        addresses = [item for item in attributes if isinstance(item, Address)]
+        self._addresses = [
+            AddressTexts(_ATTRIBUTE, column, [item.name for item in addresses if item.column == column])
+            for column in dict.fromkeys(item.column for item in addresses)
+        ]
 
     def encode(self, batch: Batch, now_ns: int) -> Records:
         """A record for every row of *batch*, which has at least one."""
-        bodies = wire.texts(self._body(batch))
-        body_lengths = np.fromiter(map(len, bodies), np.intp, len(bodies))
-        columns: list[list[bytes]] = [[], bodies]
+        bodies = self._bodies(batch)
+        body_lengths = bodies.lengths()
+        columns: list[list[bytes]] = [[], *bodies.pieces]
         rest = body_lengths.copy()
         blocks, lengths = self._choices.of(batch, self._severities(batch))
         columns.append(blocks)
@@ -264,9 +270,17 @@ class CompiledEvent:
             if found is not None:
                 columns.append(found[0])
                 rest += found[1]
+        for address in self._addresses:
+            pieces, lengths = address.of(batch)
+            columns += pieces
+            rest += lengths
         times_ns = batch.number("time_ns").astype(np.uint64) + np.uint64(batch.clock_offset_ns)
         columns[0], record_lengths = self._numbers.encode(batch, times_ns, now_ns, rest, body_lengths)
         return Records(columns, record_lengths, times_ns)
+
+    def _bodies(self, batch: Batch) -> Lines:
+        lines = self._body(batch)
+        return lines if isinstance(lines, Lines) else Lines([wire.texts(lines)])
 
     def _severities(self, batch: Batch) -> NDArray[np.int64]:
         severities = np.full(len(batch), INFO, np.int64)

@@ -124,6 +124,12 @@ class Series:
         """The slots that have had no news since *before_ns*, and whose last news have been sent."""
         return np.flatnonzero((self.start_ns != 0) & (self.last_ns < before_ns) & ~self.unsent)
 
+    def none_after(self, now_ns: int) -> None:
+        """For a clock that was set back: nothing began, or had news, later than now. A point whose start is after its
+        time would be refused, and a series with news to come would never grow old."""
+        np.minimum(self.start_ns, now_ns, out=self.start_ns)
+        np.minimum(self.last_ns, now_ns, out=self.last_ns)
+
     def sizes(self, slots: NDArray[np.intp]) -> NDArray[np.intp]:
         """The bytes that each point takes, or a little more."""
         inner = self.index.lengths[slots] + self._parts_width()
@@ -155,17 +161,24 @@ class Series:
         countable = fresh[~self.index.overflows[fresh]]
         refused = countable[self._cap.room :]
         if len(refused):
-            slots = slots.copy()
-            for slot in refused.tolist():
-                slots[slots == slot] = self.index.overflow(slot)
-            if self.index.capacity > len(self.start_ns):
-                self._grow(self.index.capacity)
+            slots = self._redirected(slots, refused)
             fresh = np.unique(slots[self.start_ns[slots] == 0])
         self.start_ns[fresh] = now_ns
         self.index.users[fresh] += 1
         self._cap.taken += len(countable) - len(refused)
         self._version += 1
         return slots
+
+    def _redirected(self, slots: NDArray[np.intp], refused: NDArray[np.intp]) -> NDArray[np.intp]:
+        """*slots*, with the overflow of the same resource instead of those that were *refused*."""
+        resource_of = self.index.resource_of[refused]
+        first = np.unique(resource_of, return_index=True)[1]
+        instead = np.arange(self.index.capacity)
+        for example in refused[first].tolist():
+            instead[refused[resource_of == self.index.resource_of[example]]] = self.index.overflow(example)
+        if self.index.capacity > len(self.start_ns):
+            self._grow(self.index.capacity)
+        return instead[slots]
 
     def _made(self, width: int) -> Layout:
         frame: list[bytes | Hole] = [POINT, Hole("frame", varint_format(width))]

@@ -63,7 +63,9 @@ def main() -> None:
         sys.exit(f"no such benchmark: {', '.join(unknown)}; there are: {', '.join(BENCHES)}")
     load = os.getloadavg()[0]
     found = run(names)
-    print(f"`python -m tests.bench {' '.join(names)}` on Linux {platform.release()}, {os.cpu_count()} cores, load {load:.1f} before:\n")
+    print(
+        f"`python -m tests.bench {' '.join(names)}` on Linux {platform.release()}, {os.cpu_count()} cores, load {load:.1f} before:\n"
+    )
     print(table(found))
 
 

@@ -48,7 +48,9 @@ class Runs(NamedTuple):
 
     def since(self, before: Runs | None) -> Runs:
         """What was added after *before*."""
-        return self if before is None else Runs(self.nanoseconds - before.nanoseconds, self.runs - before.runs, self.kind)
+        return (
+            self if before is None else Runs(self.nanoseconds - before.nanoseconds, self.runs - before.runs, self.kind)
+        )
 
 
 @contextmanager
@@ -75,7 +77,9 @@ def bpf_runs(pid: int) -> dict[str, Runs]:
             numbers.add(int(match[1]))
     listed = json.loads(subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, check=True).stdout)
     return {
-        program.get("name", str(program["id"])): Runs(program.get("run_time_ns", 0), program.get("run_cnt", 0), program["type"])
+        program.get("name", str(program["id"])): Runs(
+            program.get("run_time_ns", 0), program.get("run_cnt", 0), program["type"]
+        )
         for program in listed
         if program["id"] in numbers
     }

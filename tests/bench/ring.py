@@ -32,7 +32,9 @@ def figures() -> Iterator[Figure]:
     with TemporaryDirectory(prefix="otelbpf-bench-") as directory:
         for payload in PAYLOADS:
             path = compile_sample(Path(directory), payload)
-            with Object(path, constants={"burst": BURST}, map_sizes={"events": RING_BYTES}, programs=["produce"]) as loaded:
+            with Object(
+                path, constants={"burst": BURST}, map_sizes={"events": RING_BYTES}, programs=["produce"]
+            ) as loaded:
                 yield prefilled(loaded)
                 yield live(loaded)
 
@@ -53,7 +55,9 @@ def prefilled(loaded: Object) -> Figure:
             while (records := ring.drain(ring.producer)) is not None:
                 rows += len(np.frombuffer(records, dtype))
             costs.append((time.thread_time_ns() - began) / rows)
-    return Figure(f"ring → array, {dtype.itemsize} B with header", f"{np.quantile(costs, 0.25):.1f} ns an event", "≤ 20 ns")
+    return Figure(
+        f"ring → array, {dtype.itemsize} B with header", f"{np.quantile(costs, 0.25):.1f} ns an event", "≤ 20 ns"
+    )
 
 
 def live(loaded: Object) -> Figure:

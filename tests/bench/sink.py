@@ -51,7 +51,7 @@ def sink(*words: str) -> Iterator[Sink]:
 
 def kinds(requests: list[bytes]) -> Counter[str]:
     """How many records there are of each kind in the log requests."""
-    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest  # noqa: PLC0415 - only to look
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
     counts: Counter[str] = Counter()
     for body in requests:
@@ -72,7 +72,7 @@ def kind(record: Any) -> str:
 
 def serve(port: int, keep: bool) -> None:
     """Takes everything until SIGTERM."""
-    import grpc  # noqa: PLC0415 - not needed by who starts a sink
+    import grpc
 
     counted = {"requests": 0, "bytes": 0}
     kept: list[bytes] = []

@@ -76,24 +76,22 @@ def parse_row(names: Sequence[str], match: re.Match[str]) -> Row:
 class Agent:
     """An agent with *settings* (as the configuration file has them), running while entered.
 
-    It is an instance of its own unless *alone*, so that tests do not need a node without an agent.
+    It is an instance of its own, so that tests do not need a node without an agent.
     """
 
-    def __init__(
-        self, directory: Path, settings: Mapping[str, Any], *words: str, alone: bool = False, command: str = "run"
-    ) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, Any], *words: str, command: str = "run") -> None:
         self.lines: list[str] = []
         self._directory = directory
         self._settings = {"health": {"endpoint": ""}, **settings}  # several agents run side by side
-        self._words = [command, "-c", str(directory / "otelbpf.yaml"), *words]
-        self._alone = alone
+        self._command = [sys.executable, "-m", "otelbpf", command, "-c", str(directory / "otelbpf.yaml"), *words]
+        self._instance = {"OTELBPF_INSTANCE": str(directory)}
 
     def __enter__(self) -> Self:
         (self._directory / "otelbpf.yaml").write_text(json.dumps(self._settings))
         self.process = subprocess.Popen(
-            self._command(),
+            self._command,
             cwd=ROOT,
-            env=os.environ | ({} if self._alone else {"OTELBPF_INSTANCE": str(self._directory)}),
+            env=os.environ | self._instance,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -154,13 +152,15 @@ class Agent:
         for line in self.process.stderr:
             self.lines.append(line.rstrip("\n"))
 
-    def _command(self) -> list[str]:
-        return [sys.executable, "-m", "otelbpf", *self._words]
-
 
 def otelbpf(*words: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs a command of the agent to its end."""
+    """Runs a command of the agent to its end; the agent of this node, unless *environment* says another."""
     return subprocess.run(
         [sys.executable, "-m", "otelbpf", *words],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **(environment or {})},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, **(environment or {})},
     )

@@ -84,7 +84,9 @@ class Collector:
     def exporters(self, *protocols: Protocol) -> dict[str, Any]:
         """The agent's `exporters` setting that reaches this collector over *protocols* (none: both)."""
         endpoints = {"grpc": self.grpc_endpoint, "http": self.http_endpoint}
-        return {f"otlp_{name}": {"endpoint": endpoints[name], "tls": {"insecure": True}} for name in protocols or PROTOCOLS}
+        return {
+            f"otlp_{name}": {"endpoint": endpoints[name], "tls": {"insecure": True}} for name in protocols or PROTOCOLS
+        }
 
     def start(self) -> None:
         """Starts it and waits until its health check answers."""
@@ -116,7 +118,9 @@ class Collector:
 
     def records(self, protocol: Protocol = "grpc") -> list[Record]:
         """The log records about what is observed that came over *protocol* until now."""
-        return [record for request in self._requests("logs", protocol) for record in records(request) if not own(record)]
+        return [
+            record for request in self._requests("logs", protocol) for record in records(request) if not own(record)
+        ]
 
     def points(self, protocol: Protocol = "grpc") -> list[Point]:
         """The data points about what is observed that came over *protocol* until now."""

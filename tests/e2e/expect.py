@@ -103,7 +103,9 @@ def of_process(owner: Owner) -> dict[str, Any]:
     }
 
 
-def closed(owner: Owner, netns: int, role: str, local: End, peer: End, sent: int, received: int, reason: str) -> Expected:
+def closed(
+    owner: Owner, netns: int, role: str, local: End, peer: End, sent: int, received: int, reason: str
+) -> Expected:
     """The end of a connection, seen from *owner*."""
     server = peer if role == "client" else local
     exact = network(owner, netns, "tcp", local, peer) | {
@@ -147,8 +149,19 @@ def failed(owner: Owner, netns: int, local: End, peer: End, error: str) -> Expec
 
 
 def lookup(
-    owner: Owner, netns: int, transport: str, local: End, resolver: End, name: str, question_type: str, code: str | None,
-    *, addresses: list[str] | None = None, cnames: list[str] | None = None, ttl: int | None = None, answers: int = 0,
+    owner: Owner,
+    netns: int,
+    transport: str,
+    local: End,
+    resolver: End,
+    name: str,
+    question_type: str,
+    code: str | None,
+    *,
+    addresses: list[str] | None = None,
+    cnames: list[str] | None = None,
+    ttl: int | None = None,
+    answers: int = 0,
 ) -> Expected:
     """One lookup; a *code* of None is a timeout. A local port of 0 is not known beforehand."""
     exact = network(owner, netns, transport, local, resolver) | {
@@ -172,7 +185,13 @@ def lookup(
     if not local[1]:
         del exact["network.local.port"]
         measured.add("network.local.port")
-    names = ("network.transport", "network.local.port", "dns.question.name", "otelbpf.dns.question.type", "server.address")
+    names = (
+        "network.transport",
+        "network.local.port",
+        "dns.question.name",
+        "otelbpf.dns.question.type",
+        "server.address",
+    )
     severity = WARN if "error.type" in exact else INFO
     return Expected(LOOKUP, owner, exact, severity, frozenset(measured), key_names=names)
 
@@ -186,7 +205,9 @@ def executed(owner: Owner, parent: Owner, argument: str) -> Expected:
         "process.user.id": 0,
         "otelbpf.parent.executable.name": parent.executable.name,
     }
-    return Expected(EXEC, owner, exact, INFO, frozenset({"process.creation.time"}), key_names=("process.executable.path",))
+    return Expected(
+        EXEC, owner, exact, INFO, frozenset({"process.creation.time"}), key_names=("process.executable.path",)
+    )
 
 
 def exited(owner: Owner, parent: Owner, code: int | None, signal: str | None = None) -> Expected:

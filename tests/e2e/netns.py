@@ -69,9 +69,7 @@ class Namespaces:
 
     def run(self, namespace: str, *command: str) -> str:
         """Runs a command to its end in a namespace; returns what it wrote."""
-        done = subprocess.run(
-            ["ip", "netns", "exec", namespace, *command], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["ip", "netns", "exec", namespace, *command], capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout

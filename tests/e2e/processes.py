@@ -45,7 +45,10 @@ class Talker:
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
             self._command,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONHOME": sys.base_prefix},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONHOME": sys.base_prefix},
         )
         return self
 

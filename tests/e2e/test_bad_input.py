@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from tests.e2e.collector import Protocol
 
 CANNOT_RUN = 2
+
+
+OTHER = {"OTELBPF_INSTANCE": "bad-input"}
 
 
 def sentences(text: str) -> list[str]:
@@ -45,10 +49,12 @@ def sentences(text: str) -> list[str]:
         ("", ("--set", "metrics"), ("metrics",)),
     ],
 )
-def test_a_wrong_setting_is_one_sentence(tmp_path: Path, file: str, words: tuple[str, ...], said: tuple[str, ...]) -> None:
+def test_a_wrong_setting_is_one_sentence(
+    tmp_path: Path, file: str, words: tuple[str, ...], said: tuple[str, ...]
+) -> None:
     path = tmp_path / "otelbpf.yaml"
     path.write_text(file + "\n")
-    done = otelbpf("run", "-c", str(path), "--for", "1s", *words)
+    done = otelbpf("run", "-c", str(path), "--for", "1s", *words, environment=OTHER)
     (sentence,) = sentences(done.stderr)
     assert done.returncode == CANNOT_RUN
     for word in said:
@@ -56,7 +62,7 @@ def test_a_wrong_setting_is_one_sentence(tmp_path: Path, file: str, words: tuple
 
 
 def test_a_recording_that_cannot_be_written_is_one_sentence() -> None:
-    done = otelbpf("run", "--record", "/nowhere/recording", "--for", "1s")
+    done = otelbpf("run", "--record", "/nowhere/recording", "--for", "1s", environment=OTHER)
     (sentence,) = sentences(done.stderr)
     assert "/nowhere/recording" in sentence
     assert done.returncode
@@ -69,9 +75,27 @@ def test_a_missing_file_is_one_sentence() -> None:
     assert done.returncode == CANNOT_RUN
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_without_standard_streams_it_runs_all_the_same(closed: str) -> None:
+    command = f"exec {sys.executable} -m otelbpf run --for 1s --set exporters.console={{}} {closed}"
+    environment = {**os.environ, **OTHER}
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, check=False, env=environment, text=True)
+    sentences(done.stderr)
+    assert "output_closed" not in done.stderr
+    assert done.returncode == 0
+
+
+def test_no_descriptors_left_is_told() -> None:
+    command = f"ulimit -n 20; exec {sys.executable} -m otelbpf run --for 1s"
+    environment = {**os.environ, **OTHER}
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, check=False, env=environment, text=True)
+    assert "Too many open files" in " ".join(sentences(done.stderr))
+    assert done.returncode == CANNOT_RUN
+
+
 def test_missing_capabilities_are_named_with_their_remedy() -> None:
     command = ["setpriv", "--bounding-set=-all", sys.executable, "-m", "otelbpf", "run", "--for", "1s"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **OTHER})
     (sentence,) = sentences(done.stderr)
     assert done.returncode == CANNOT_RUN
     assert "CAP_BPF" in sentence
@@ -79,8 +103,8 @@ def test_missing_capabilities_are_named_with_their_remedy() -> None:
 
 
 def test_two_agents_at_once_are_refused(tmp_path: Path) -> None:
-    with Agent(tmp_path, {}, alone=True) as first:
-        done = otelbpf("run", "--for", "1s")
+    with Agent(tmp_path, {}) as first:
+        done = otelbpf("run", "--for", "1s", environment={"OTELBPF_INSTANCE": str(tmp_path)})
     (sentence,) = sentences(done.stderr)
     assert done.returncode == CANNOT_RUN
     assert str(first.pid) in sentence
@@ -106,7 +130,9 @@ def test_an_unreachable_endpoint_is_told_and_counted(tmp_path: Path) -> None:
     assert row.terms["dropped"] + row.terms["queued"] == row.terms["made"] >= 40
 
 
-@pytest.mark.parametrize(("exporter", "port", "said"), [("otlp_grpc", "http", "http/protobuf"), ("otlp_http", "grpc", "grpc")])
+@pytest.mark.parametrize(
+    ("exporter", "port", "said"), [("otlp_grpc", "http", "http/protobuf"), ("otlp_http", "grpc", "grpc")]
+)
 def test_the_wrong_protocol_is_named(tmp_path: Path, exporter: str, port: Protocol, said: str) -> None:
     with Collector(tmp_path) as collector:
         agent = outcome(tmp_path, {exporter: {"endpoint": f"http://127.0.0.1:{collector.ports[port]}"}})
@@ -126,7 +152,8 @@ def without(path: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Runs a command of the agent where *path* is an empty directory (in a mount namespace of its own)."""
     script = 'mount -t tmpfs none "$0" && exec "$@"'
     command = ["unshare", "--mount", "sh", "-c", script, path, sys.executable, "-m", "otelbpf", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    environment = {**os.environ, **OTHER}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60, env=environment)
 
 
 def test_no_btf_is_told_and_nothing_runs() -> None:

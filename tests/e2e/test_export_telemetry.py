@@ -161,6 +161,19 @@ def test_a_peer_that_hangs_does_not_hold_the_end(peer_type, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_what_is_asked_after_the_end_is_what_was_so_at_the_end(kind):
+    """The SDK may ask from a thread that is late, when the probes and their maps are gone."""
+    config = Config(exporters={"x": settings(kind, "http://127.0.0.1:9")}, telemetry=AT_THE_END)
+    with exporters(config) as outputs:
+        agent = Agent(outputs)
+        asked = []
+        with Telemetry(config, outputs, lambda: asked.append(agent.read()) or asked[-1]) as telemetry:
+            telemetry.close(soon(0.3))
+            at_the_end = list(asked)
+            assert telemetry._new_reading().agent is at_the_end[-1]
+        assert asked == at_the_end
+
+
 def test_nobody_there_says_nothing_on_the_terminal(kind, capfd):
     config = Config(exporters={"x": settings(kind, "http://127.0.0.1:9")}, telemetry=AT_THE_END)
     with exporters(config) as outputs, Telemetry(config, outputs, Agent(outputs).read) as telemetry:

@@ -52,7 +52,9 @@ def test_both_ends_agree_through_nat(tmp_path: Path) -> None:
         client, server = routed(spaces, tmp_path)
         ours = {inode(client), inode(server)}
         with Agent(tmp_path, {"exporters": collector.exporters("grpc")}):
-            plan = tcp.Plan(count=COUNT, address=VIRTUAL, spread=9000, records=False, mix={"normal": 3, "server_resets": 1})
+            plan = tcp.Plan(
+                count=COUNT, address=VIRTUAL, spread=9000, records=False, mix={"normal": 3, "server_resets": 1}
+            )
             truth = tcp.tcp_load(plan, Place(client), Place(server))
 
             def is_ours(record: Record) -> bool:

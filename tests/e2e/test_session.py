@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e import expect
-from tests.e2e.session import Session, is_dns_connection, play
+from tests.e2e.session import play
+from tests.e2e.stage import is_dns_connection
 
 if TYPE_CHECKING:
     from tests.e2e.collector import Protocol
+    from tests.e2e.stage import Session
 
 CLOCK_ERROR_NS = 1_000_000
 
@@ -51,7 +53,9 @@ def test_both_ends_of_a_connection_share_an_id_and_a_trace(session: Session, pro
     assert len({ids[0] for ids in ends.values()}) == len(ends)
 
 
-def test_connections_that_carried_lookups_have_the_same_bytes_at_both_ends(session: Session, protocol: Protocol) -> None:
+def test_connections_that_carried_lookups_have_the_same_bytes_at_both_ends(
+    session: Session, protocol: Protocol
+) -> None:
     records = [r for r in session.records[protocol] if r["otelbpf.netns"] in session.netns and is_dns_connection(r)]
     clients = [r for r in records if r["network.tcp.handshake.role"] == "client"]
     servers = {r["network.peer.port"]: r for r in records if r["network.tcp.handshake.role"] == "server"}
@@ -128,7 +132,9 @@ def test_processes_are_counted_by_their_end(session: Session, protocol: Protocol
         ("e2e-true", "ok"): 1, ("e2e-false", "error"): 1, ("e2e-sleep", "signal"): 1,
     }  # fmt: skip
     execs = session.total(protocol, "otelbpf.process.execs")
-    assert {key: count for key, count in execs.items() if key[0] in ours} == dict.fromkeys([(name,) for name in ours], 1)
+    assert {key: count for key, count in execs.items() if key[0] in ours} == dict.fromkeys(
+        [(name,) for name in ours], 1
+    )
 
 
 def test_the_ledger_balances(session: Session, protocol: Protocol) -> None:

@@ -127,10 +127,11 @@ def test_a_container_that_is_gone_at_once_has_its_name_and_owner(feed, mount, fo
     resources, processes_of = enriched.things("resource"), enriched.things("process")
     assert set(resources.codes.tolist()) == {0}
     facts = dict(resources.values[0])
-    assert {key: facts[key] for key in facts if key.startswith(("service", "container"))} == {
+    assert {key: facts[key] for key in facts if key.startswith(("service", "container", "k8s"))} == {
         names.SERVICE_NAME: Path("/bin/sh").resolve().name,
         names.SERVICE_INSTANCE_ID: container_id,
         names.CONTAINER_ID: container_id,
+        names.K8S_POD_UID: uid,
         **({names.CONTAINER_RUNTIME_NAME: "containerd"} if form == "systemd" else {}),
     }
     paths = [processes_of.values[code][names.PROCESS_EXECUTABLE_PATH] for code in processes_of.codes.tolist()]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from otelbpf.address_text import texts
 from otelbpf.batch import Batch
 from otelbpf.config import Config
 from otelbpf.enrich import Enrichment
@@ -90,7 +91,7 @@ def connections(feeds: dict[str, Feed], *names: str) -> list[tuple[str | None, l
     order = np.argsort(batch.rows["start_ns"], kind="stable")
     clients = order[batch.rows["role"][order] == 1]
     remote = values(batch, "remote")
-    assert {remote[row]["network.peer.address"] for row in clients.tolist()} == {"10.9.8.7"}
+    assert set(texts(batch.rows["remote_address"][clients])) == {"10.9.8.7"}
     return [(remote[row].get("net.peer.name"), remote[row].get("otelbpf.peer.names")) for row in clients.tolist()]
 
 

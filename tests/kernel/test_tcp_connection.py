@@ -153,7 +153,7 @@ class TestResets:
             with pytest.raises(ConnectionResetError):
                 made.server.recv(1)
         assert watch.nothing_but(made.server_port, 2) == made.ends(
-            {"close_reason": RESET_LOCAL, "tx_resets": 1},
+            {"close_reason": RESET_LOCAL, "tx_resets": 1, "error": errno.ECONNRESET},
             {"close_reason": RESET_REMOTE, "rx_resets": 1, "error": errno.ECONNRESET},
         )
 
@@ -166,7 +166,7 @@ class TestResets:
                 made.client.recv(1)
         assert watch.nothing_but(made.server_port, 2) == made.ends(
             {"tx_bytes": 20, "close_reason": RESET_REMOTE, "rx_resets": 1, "error": errno.ECONNRESET},
-            {"rx_bytes": 20, "close_reason": RESET_LOCAL, "tx_resets": 1},
+            {"rx_bytes": 20, "close_reason": RESET_LOCAL, "tx_resets": 1, "error": errno.ECONNRESET},
         )
 
     def test_after_the_peer_said_that_it_has_finished(self, watch):
@@ -207,39 +207,55 @@ class TestResets:
         assert (server["close_reason"], server["error"], server["tx_resets"]) == (FIN_REMOTE, 0, 1)
 
 
-def test_the_peer_falls_silent(watch):
-    with namespace() as one, namespace() as other:
-        watch.namespaces = (one.inode,)
-        join(one, "10.9.0.1/24", other, "10.9.0.2/24")
-        with other.inside():
-            listener = socket.create_server(("10.9.0.2", 0))
-        with one.inside():
-            made = tcp.connected(listener, "10.9.0.2")
-        other.run("nft", "-f", "-", feed=DROP)
+DROP = "table inet t { chain c { type filter hook prerouting priority 0; meta l4proto tcp drop; }; }"
+
+
+class TestThePeerFallsSilent:
+    @pytest.fixture
+    def made(self, watch):
+        """A connection between two namespaces, the far end of which hears nothing any more."""
+        with namespace() as one, namespace() as other:
+            watch.namespaces = (one.inode,)
+            join(one, "10.9.0.1/24", other, "10.9.0.2/24")
+            with other.inside():
+                listener = socket.create_server(("10.9.0.2", 0))
+            with one.inside():
+                made = tcp.connected(listener, "10.9.0.2")
+            other.run("nft", "-f", "-", feed=DROP)
+            made.netns = one.inode
+            with listener, made.client, made.server:
+                yield made
+
+    @staticmethod
+    def timed_out(made, **differences):
+        return tcp.expected(
+            role=tcp.CLIENT,
+            netns=made.netns,
+            local_address="10.9.0.1",
+            remote_address="10.9.0.2",
+            local_port=made.client_port,
+            remote_port=made.server_port,
+            close_reason=TIMEOUT,
+            error=errno.ETIMEDOUT,
+            **differences,
+        )
+
+    def test_while_it_is_told_something(self, watch, made):
         made.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
         made.client.sendall(b"x" * 10)
         with pytest.raises(TimeoutError):
             made.client.recv(1)
-        client, one_inode = watch.ended(made.client_port)[0], one.inode
-        made.client.close()
-        made.server.close()
-        listener.close()
-    retransmits = client.pop("retransmits")
-    assert retransmits >= 1
-    assert client | {"retransmits": 0} == tcp.expected(
-        role=tcp.CLIENT,
-        netns=one_inode,
-        local_address="10.9.0.1",
-        remote_address="10.9.0.2",
-        local_port=made.client_port,
-        remote_port=made.server_port,
-        tx_bytes=10,
-        close_reason=TIMEOUT,
-        error=errno.ETIMEDOUT,
-    )
+        (record,) = watch.ended(made.client_port)
+        assert record["retransmits"] >= 1
+        assert record | {"retransmits": 0} == self.timed_out(made, tx_bytes=10)
 
-
-DROP = "table inet t { chain c { type filter hook prerouting priority 0; meta l4proto tcp drop; }; }"
+    def test_and_is_found_dead_by_keepalive_which_sends_a_reset(self, watch, made):
+        made.client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT):
+            made.client.setsockopt(socket.IPPROTO_TCP, option, 1)
+        with pytest.raises(TimeoutError):
+            made.client.recv(1)
+        assert watch.ended(made.client_port) == [self.timed_out(made, tx_resets=1)]
 
 
 class TestOwner:

@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.agent import Agent
 from tests.e2e.collector import Collector
 from tests.e2e.netns import Namespaces
+from tests.e2e.polling import wait_for
 from tests.kubernetes.cluster import SLICES, owned
 from tests.kubernetes.pods import CONTAINERD_CGROUPFS, CRIO_SYSTEMD, Container
 
@@ -74,6 +75,16 @@ def ends(collector: Collector, client_id: str, server_id: str) -> tuple[Any, Any
     return by_id[client_id], by_id[server_id]
 
 
+WATCHES = {"pods": "peer_pods", "endpoints": "endpoint_slices"}
+
+
+def answered(collector: Collector) -> set[Any]:
+    """The watches of which the agent has said that they are answered."""
+    points = [point for point in collector.own_points() if point.metric == "otelbpf.agent.watch.status"]
+    wanted = [point for point in points if point.attributes["otelbpf.watch.state"] == "answered"]
+    return {point.attributes["otelbpf.watch.name"] for point in wanted}
+
+
 def of(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """What is said under the wanted names."""
     return {name: found.get(name) for name in wanted}
@@ -95,6 +106,7 @@ def test_both_ends_of_a_connection_have_names(tmp_path, server, objects, namespa
         Container(server_uid, network.server_namespace, form) as backend,
         Agent(tmp_path, settings(collector, server, node)),
     ):
+        wait_for(lambda: answered(collector) >= {"pods", "peer_pods"}, "the first lists")
         objects.running(namespace, "checkout-7d9f-x", network.client, {"app": client.id})
         objects.running(namespace, "db-0", network.server, {"app": backend.id})
         backend.serve(network.server, PORT)
@@ -202,6 +214,7 @@ def test_a_pod_that_was_deleted_before_its_connection_ended(
         objects.running(namespace, "db-1", network.server, {"app": backend.id})
         with Agent(tmp_path, settings(collector, server, node, peers=peers)) as agent:
             backend.serve(network.server, PORT)
+            wait_for(lambda: answered(collector) >= {"pods", WATCHES[peers]}, "the first lists")
             objects.delete_pod(namespace, "web-1")
             objects.delete_pod(namespace, "db-1")
             objects.call("DELETE", f"{SLICES.format(namespace)}/db-x")

@@ -55,7 +55,8 @@ static inline socklen_t dns_address(struct sockaddr_in6 *address, int family, co
 	memset(address, 0, sizeof(*address));
 	address->sin6_port = htons(port);
 	address->sin6_family = family == 4 ? AF_INET : AF_INET6;
-	if (inet_pton(address->sin6_family, text, family == 4 ? (void *)&v4->sin_addr : (void *)&address->sin6_addr) != 1)
+	if (inet_pton(address->sin6_family, text, family == 4 ? (void *)&v4->sin_addr : (void *)&address->sin6_addr) !=
+	    1)
 		die("not an address: %s", text);
 	return family == 4 ? sizeof(*v4) : sizeof(*address);
 }

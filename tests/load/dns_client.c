@@ -23,8 +23,14 @@ static struct options {
 	uint32_t window, wait_ms;
 	bool aaaa; /* every second question */
 } options = {
-	.family = 4, .address = "127.0.0.1", .count = 1, .names = 997, /* prime: an id never meets the same name soon */
-	.window = 32, .wait_ms = 1000, .weights = {1}, .weight = 1,
+	.family = 4,
+	.address = "127.0.0.1",
+	.count = 1,
+	.names = 997, /* prime: an id never meets the same name soon */
+	.window = 32,
+	.wait_ms = 1000,
+	.weights = { 1 },
+	.weight = 1,
 };
 
 struct question {
@@ -53,7 +59,7 @@ static uint8_t class_of(uint64_t index)
 	uint8_t class = 0;
 
 	while (point >= options.weights[class])
-		point -= options.weights[class++];
+		point -= options.weights[class ++];
 	return class;
 }
 
@@ -77,7 +83,7 @@ static size_t put_name(unsigned char *to, const char *name)
 
 static void ask(struct question *question, uint64_t index)
 {
-	struct dns_header header = {.id = htons(index), .flags = htons(0x0100), .questions = htons(1)};
+	struct dns_header header = { .id = htons(index), .flags = htons(0x0100), .questions = htons(1) };
 	uint16_t tail[2];
 	unsigned char *at = question->message + sizeof(header);
 
@@ -98,7 +104,7 @@ static void ask(struct question *question, uint64_t index)
 
 static uint16_t local_port(int fd)
 {
-	struct sockaddr_in6 own = {0};
+	struct sockaddr_in6 own = { 0 };
 	socklen_t size = sizeof(own);
 
 	getsockname(fd, (void *)&own, &size);
@@ -122,8 +128,9 @@ static bool matches(const struct question *question, const unsigned char *messag
 {
 	size_t question_bytes = question->bytes - sizeof(struct dns_header);
 
-	return bytes >= question->bytes && !memcmp(message, &(uint16_t){htons(question->id)}, 2) &&
-	       !memcmp(message + sizeof(struct dns_header), question->message + sizeof(struct dns_header), question_bytes);
+	return bytes >= question->bytes && !memcmp(message, &(uint16_t){ htons(question->id) }, 2) &&
+	       !memcmp(message + sizeof(struct dns_header), question->message + sizeof(struct dns_header),
+		       question_bytes);
 }
 
 /* Takes one answer; false when it belongs to nothing that is pending. */
@@ -155,7 +162,7 @@ static int open_socket(struct client *client, int type)
 
 static bool readable(int fd, uint32_t wait_ms)
 {
-	struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
 
 	return poll(&poll_fd, 1, wait_ms) > 0;
 }
@@ -229,8 +236,8 @@ static void receive_some(struct client *client, int fd, int flags)
 	int received;
 
 	for (int i = 0; i < DNS_BATCH; i++) {
-		vectors[i] = (struct iovec){messages[i], DNS_MESSAGE_BYTES};
-		headers[i].msg_hdr = (struct msghdr){.msg_iov = &vectors[i], .msg_iovlen = 1};
+		vectors[i] = (struct iovec){ messages[i], DNS_MESSAGE_BYTES };
+		headers[i].msg_hdr = (struct msghdr){ .msg_iov = &vectors[i], .msg_iovlen = 1 };
 	}
 	received = recvmmsg(fd, headers, DNS_BATCH, flags, NULL);
 	for (int i = 0; i < received; i++)
@@ -244,8 +251,8 @@ static void send_some(int fd, struct question *questions, uint32_t count)
 	uint32_t sent = 0;
 
 	for (uint32_t i = 0; i < count; i++) {
-		vectors[i] = (struct iovec){questions[i].message, questions[i].bytes};
-		headers[i].msg_hdr = (struct msghdr){.msg_iov = &vectors[i], .msg_iovlen = 1};
+		vectors[i] = (struct iovec){ questions[i].message, questions[i].bytes };
+		headers[i].msg_hdr = (struct msghdr){ .msg_iov = &vectors[i], .msg_iovlen = 1 };
 	}
 	while (sent < count) {
 		int now = sendmmsg(fd, headers + sent, count - sent, 0);
@@ -329,13 +336,14 @@ static void run_window(struct client *client)
 static void print_counters(struct client *client, uint64_t elapsed_ns)
 {
 	qsort(client->latency_ns, client->latencies, sizeof(*client->latency_ns), ascending);
-	printf("{\"questions\": %lu, \"pid\": %d, \"elapsed_s\": %.6f, \"cpu_s\": %.6f, \"p50_ns\": %u, \"p99_ns\": %u, "
+	printf("{\"questions\": %lu, \"pid\": %d, \"elapsed_s\": %.6f, \"cpu_s\": %.6f, \"p50_ns\": %u, \"p99_ns\": "
+	       "%u, "
 	       "\"truncated\": %lu, \"strangers\": %lu",
 	       options.count, getpid(), elapsed_ns / 1e9, cpu_seconds(RUSAGE_SELF),
-	       percentile(client->latency_ns, client->latencies, 500), percentile(client->latency_ns, client->latencies, 990),
-	       client->truncated, client->strangers);
+	       percentile(client->latency_ns, client->latencies, 500),
+	       percentile(client->latency_ns, client->latencies, 990), client->truncated, client->strangers);
 	printf(", \"by_class\": {");
-	for (size_t class = 0; class < DNS_CLASSES; class++) {
+	for (size_t class = 0; class < DNS_CLASSES; class ++) {
 		printf("%s\"%c\": {\"sent\": %lu, \"unanswered\": %lu", class ? ", " : "", dns_classes[class],
 		       client->sent[class], client->unanswered[class]);
 		for (int rcode = 0; rcode < DNS_RCODES; rcode++)
@@ -365,7 +373,7 @@ static void parse_mix(char *text)
 
 static void parse_way(const char *text)
 {
-	static const char *const ways[] = {"socket", "window", "mmsg", "tcp"};
+	static const char *const ways[] = { "socket", "window", "mmsg", "tcp" };
 
 	for (enum way way = SOCKET; way <= TCP; way++)
 		if (!strcmp(text, ways[way])) {
@@ -379,21 +387,50 @@ static void parse(int argc, char **argv)
 {
 	for (int option; (option = getopt(argc, argv, "46a:p:n:r:N:S:m:x:w:W:Do:")) != -1;) {
 		switch (option) {
-		case '4': options.family = 4; break;
-		case '6': options.family = 6; break;
-		case 'a': options.address = optarg; break;
-		case 'p': options.port = atoi(optarg); break;
-		case 'n': options.count = strtoull(optarg, NULL, 10); break;
-		case 'r': options.rate = strtoull(optarg, NULL, 10); break;
-		case 'N': options.names = strtoull(optarg, NULL, 10); break;
-		case 'S': options.seed = strtoull(optarg, NULL, 10); break;
-		case 'm': parse_mix(optarg); break;
-		case 'x': parse_way(optarg); break;
-		case 'w': options.window = atoi(optarg); break;
-		case 'W': options.wait_ms = atoi(optarg); break;
-		case 'D': options.aaaa = true; break;
-		case 'o': options.truth = optarg; break;
-		default: die("usage: see tests/load/dns.py");
+		case '4':
+			options.family = 4;
+			break;
+		case '6':
+			options.family = 6;
+			break;
+		case 'a':
+			options.address = optarg;
+			break;
+		case 'p':
+			options.port = atoi(optarg);
+			break;
+		case 'n':
+			options.count = strtoull(optarg, NULL, 10);
+			break;
+		case 'r':
+			options.rate = strtoull(optarg, NULL, 10);
+			break;
+		case 'N':
+			options.names = strtoull(optarg, NULL, 10);
+			break;
+		case 'S':
+			options.seed = strtoull(optarg, NULL, 10);
+			break;
+		case 'm':
+			parse_mix(optarg);
+			break;
+		case 'x':
+			parse_way(optarg);
+			break;
+		case 'w':
+			options.window = atoi(optarg);
+			break;
+		case 'W':
+			options.wait_ms = atoi(optarg);
+			break;
+		case 'D':
+			options.aaaa = true;
+			break;
+		case 'o':
+			options.truth = optarg;
+			break;
+		default:
+			die("usage: see tests/load/dns.py");
 		}
 	}
 	if (options.window < 1 || options.window > MAX_WINDOW)
@@ -411,10 +448,18 @@ int main(int argc, char **argv)
 	client.truth = open_truth(options.truth);
 	start_ns = now_ns();
 	switch (options.way) {
-	case SOCKET: run_single(&client, lookup_udp); break;
-	case TCP: run_single(&client, lookup_tcp); break;
-	case MMSG: run_batches(&client, DNS_BATCH); break;
-	case WINDOW: run_window(&client); break;
+	case SOCKET:
+		run_single(&client, lookup_udp);
+		break;
+	case TCP:
+		run_single(&client, lookup_tcp);
+		break;
+	case MMSG:
+		run_batches(&client, DNS_BATCH);
+		break;
+	case WINDOW:
+		run_window(&client);
+		break;
 	}
 	print_counters(&client, now_ns() - start_ns);
 	return 0; /* exit flushes the truth */

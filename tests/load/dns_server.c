@@ -14,7 +14,7 @@ enum { LISTEN_BACKLOG = 1024, CNAME_TARGET_LABEL = 5, TTL_S = 60 };
 static struct options {
 	int family, port;
 	const char *address;
-} options = {.family = 4, .address = "127.0.0.1"};
+} options = { .family = 4, .address = "127.0.0.1" };
 
 struct counters {
 	uint64_t queries, answers, by_class[DNS_CLASSES];
@@ -41,9 +41,10 @@ static size_t question_end(const unsigned char *message, size_t bytes)
 	return at + 5 <= bytes ? at + 5 : 0;
 }
 
-static size_t add_record(unsigned char *message, size_t at, uint16_t name, uint16_t type, const void *data, size_t bytes)
+static size_t add_record(unsigned char *message, size_t at, uint16_t name, uint16_t type, const void *data,
+			 size_t bytes)
 {
-	struct record record = {htons(0xc000 | name), htons(type), htons(1), htonl(TTL_S), htons(bytes)};
+	struct record record = { htons(0xc000 | name), htons(type), htons(1), htonl(TTL_S), htons(bytes) };
 
 	memcpy(message + at, &record, sizeof(record));
 	memcpy(message + at + sizeof(record), data, bytes);
@@ -53,7 +54,7 @@ static size_t add_record(unsigned char *message, size_t at, uint16_t name, uint1
 /* The address that belongs to the question: 10.x.y.z or fd00::x:y:z by a hash of its bytes. */
 static size_t add_address(unsigned char *message, size_t at, size_t name, uint16_t type, size_t question_bytes)
 {
-	unsigned char address[16] = {0xfd};
+	unsigned char address[16] = { 0xfd };
 	uint32_t value = 2166136261u;
 
 	for (size_t i = 0; i < question_bytes; i++)
@@ -69,7 +70,7 @@ static size_t add_answers(unsigned char *message, size_t at, char class, uint16_
 {
 	size_t name = sizeof(struct dns_header), question_bytes = at - name - 4, target;
 	/* "real." before the parent of the question's name, which a pointer to behind its first label gives */
-	unsigned char cname[] = {4, 'r', 'e', 'a', 'l', 0xc0, name + 1 + message[name]};
+	unsigned char cname[] = { 4, 'r', 'e', 'a', 'l', 0xc0, name + 1 + message[name] };
 	struct dns_header *header = (void *)message;
 
 	if (class == 'c') {
@@ -84,7 +85,7 @@ static size_t add_answers(unsigned char *message, size_t at, char class, uint16_
 /* Turns a query into its answer in place; returns the bytes of the answer, 0 for none. */
 static size_t answer(unsigned char *message, size_t bytes, bool udp, struct counters *counters)
 {
-	static const uint8_t rcodes[] = {['n'] = DNS_NXDOMAIN, ['s'] = DNS_SERVFAIL, ['r'] = DNS_REFUSED, ['t'] = 0};
+	static const uint8_t rcodes[] = { ['n'] = DNS_NXDOMAIN, ['s'] = DNS_SERVFAIL, ['r'] = DNS_REFUSED, ['t'] = 0 };
 	struct dns_header *header = (void *)message;
 	int class = dns_class(message, bytes);
 	size_t end = question_end(message, bytes);
@@ -117,9 +118,11 @@ struct batch {
 static int receive_batch(int fd, struct batch *batch)
 {
 	for (int i = 0; i < DNS_BATCH; i++) {
-		batch->vectors[i] = (struct iovec){batch->messages[i], DNS_MESSAGE_BYTES};
-		batch->in[i].msg_hdr = (struct msghdr){.msg_name = &batch->peers[i], .msg_namelen = sizeof(batch->peers[i]),
-						       .msg_iov = &batch->vectors[i], .msg_iovlen = 1};
+		batch->vectors[i] = (struct iovec){ batch->messages[i], DNS_MESSAGE_BYTES };
+		batch->in[i].msg_hdr = (struct msghdr){ .msg_name = &batch->peers[i],
+							.msg_namelen = sizeof(batch->peers[i]),
+							.msg_iov = &batch->vectors[i],
+							.msg_iovlen = 1 };
 	}
 	return recvmmsg(fd, batch->in, DNS_BATCH, MSG_WAITFORONE, NULL);
 }
@@ -150,7 +153,7 @@ static void *serve_udp(void *argument)
 
 			if (!bytes)
 				continue;
-			batch->out_vectors[answers] = (struct iovec){batch->messages[i], bytes};
+			batch->out_vectors[answers] = (struct iovec){ batch->messages[i], bytes };
 			batch->out[answers] = batch->in[i];
 			batch->out[answers].msg_hdr.msg_iov = &batch->out_vectors[answers];
 			answers++;
@@ -222,8 +225,9 @@ static void open_sockets(struct server *server)
 
 static void print_counters(const char *name, const struct counters *counters)
 {
-	printf("\"%s\": {\"queries\": %lu, \"answers\": %lu, \"by_class\": {", name, counters->queries, counters->answers);
-	for (size_t class = 0; class < DNS_CLASSES; class++)
+	printf("\"%s\": {\"queries\": %lu, \"answers\": %lu, \"by_class\": {", name, counters->queries,
+	       counters->answers);
+	for (size_t class = 0; class < DNS_CLASSES; class ++)
 		printf("%s\"%c\": %lu", class ? ", " : "", dns_classes[class], counters->by_class[class]);
 	printf("}}, ");
 }
@@ -232,18 +236,27 @@ static void parse(int argc, char **argv)
 {
 	for (int option; (option = getopt(argc, argv, "46a:p:")) != -1;) {
 		switch (option) {
-		case '4': options.family = 4; break;
-		case '6': options.family = 6; break;
-		case 'a': options.address = optarg; break;
-		case 'p': options.port = atoi(optarg); break;
-		default: die("usage: dns_server [-4|-6] [-a ADDRESS] [-p PORT]");
+		case '4':
+			options.family = 4;
+			break;
+		case '6':
+			options.family = 6;
+			break;
+		case 'a':
+			options.address = optarg;
+			break;
+		case 'p':
+			options.port = atoi(optarg);
+			break;
+		default:
+			die("usage: dns_server [-4|-6] [-a ADDRESS] [-p PORT]");
 		}
 	}
 }
 
 int main(int argc, char **argv)
 {
-	struct server server = {0};
+	struct server server = { 0 };
 	pthread_t udp, tcp;
 	sigset_t stop;
 	int signal_number;

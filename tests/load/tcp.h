@@ -23,7 +23,7 @@ struct request {
 /* The next close() sends a reset instead of a FIN. */
 static inline void reset_on_close(int fd)
 {
-	struct linger now = {.l_onoff = 1, .l_linger = 0};
+	struct linger now = { .l_onoff = 1, .l_linger = 0 };
 
 	if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)))
 		die("SO_LINGER");

@@ -133,7 +133,11 @@ def tcp_load(plan: Plan, client_place: Place = HERE, server_place: Place = HERE)
 def check(truth: TcpTruth) -> None:
     """Both ends counted for themselves; a difference means that the generator, not the agent, is wrong."""
     client, server = truth.client, truth.server.counters
-    ends = ((truth.established, server["accepted"]), (client["sent"], server["received"]), (client["received"], server["sent"]))
+    ends = (
+        (truth.established, server["accepted"]),
+        (client["sent"], server["received"]),
+        (client["received"], server["sent"]),
+    )
     if any(ours != theirs for ours, theirs in ends):
         raise RuntimeError(f"client and server disagree: {client} {server}")
 

@@ -27,8 +27,16 @@ static struct options {
 	uint64_t count, rate, seed, peers, weights[KINDS], weight;
 	int threads;
 } options = {
-	.address = "127.0.0.1", .refused_port = 1, .request_bytes = 64, .response_bytes = 64, .wait_ms = 200,
-	.count = 1, .peers = 1, .threads = 1, .weights = {[NORMAL] = 1}, .weight = 1,
+	.address = "127.0.0.1",
+	.refused_port = 1,
+	.request_bytes = 64,
+	.response_bytes = 64,
+	.wait_ms = 200,
+	.count = 1,
+	.peers = 1,
+	.threads = 1,
+	.weights = { [NORMAL] = 1 },
+	.weight = 1,
 };
 
 struct counters {
@@ -102,7 +110,7 @@ static void choose_peer(struct connection *connection)
 
 static struct connection plan(uint64_t index)
 {
-	struct connection connection = {.index = index, .kind = kind_of(index)};
+	struct connection connection = { .index = index, .kind = kind_of(index) };
 	uint32_t spread = options.spread + 1;
 
 	connection.request = (struct request){
@@ -117,7 +125,7 @@ static struct connection plan(uint64_t index)
 /* Gives up after wait_ms although nothing has been refused. */
 static int connect_and_abandon(int fd, const struct connection *connection)
 {
-	struct pollfd poll_fd = {.fd = fd, .events = POLLOUT};
+	struct pollfd poll_fd = { .fd = fd, .events = POLLOUT };
 
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	if (!connect(fd, (void *)&connection->peer, connection->peer_size) || errno != EINPROGRESS)
@@ -138,7 +146,7 @@ static int try_connect(int fd, const struct connection *connection)
 
 static void note_local_port(int fd, struct connection *connection)
 {
-	struct sockaddr_in6 own = {0};
+	struct sockaddr_in6 own = { 0 };
 	socklen_t size = sizeof(own);
 
 	getsockname(fd, (void *)&own, &size);
@@ -182,7 +190,8 @@ static void write_truth(FILE *truth, const struct connection *connection, uint64
 
 static void count(struct client *client, const struct connection *connection, uint64_t duration_ns)
 {
-	bool expected_error = connection->kind == REFUSED || connection->kind == ABANDONED || connection->kind == TIMED_OUT;
+	bool expected_error =
+		connection->kind == REFUSED || connection->kind == ABANDONED || connection->kind == TIMED_OUT;
 
 	if (connection->error && !expected_error) {
 		errno = connection->error;
@@ -249,7 +258,8 @@ static void print_by_kind(const char *name, const uint64_t *values)
 static void print_counters(const struct counters *total, uint32_t *latency_ns, size_t latencies, uint64_t elapsed_ns)
 {
 	qsort(latency_ns, latencies, sizeof(*latency_ns), ascending);
-	printf("{\"connections\": %lu, \"sent\": %lu, \"received\": %lu, \"pid\": %d, \"elapsed_s\": %.6f, \"cpu_s\": %.6f, "
+	printf("{\"connections\": %lu, \"sent\": %lu, \"received\": %lu, \"pid\": %d, \"elapsed_s\": %.6f, \"cpu_s\": "
+	       "%.6f, "
 	       "\"p50_ns\": %u, \"p99_ns\": %u",
 	       options.count, total->sent, total->received, getpid(), elapsed_ns / 1e9, cpu_seconds(RUSAGE_SELF),
 	       percentile(latency_ns, latencies, 500), percentile(latency_ns, latencies, 990));
@@ -289,23 +299,56 @@ static void parse(int argc, char **argv)
 {
 	for (int option; (option = getopt(argc, argv, "f:a:p:R:F:n:r:t:P:q:s:d:S:w:m:o:")) != -1;) {
 		switch (option) {
-		case 'f': parse_family(optarg); break;
-		case 'a': options.address = optarg; break;
-		case 'p': options.port = atoi(optarg); break;
-		case 'R': options.refused_port = atoi(optarg); break;
-		case 'F': options.full_port = atoi(optarg); break;
-		case 'n': options.count = strtoull(optarg, NULL, 10); break;
-		case 'r': options.rate = strtoull(optarg, NULL, 10); break;
-		case 't': options.threads = atoi(optarg); break;
-		case 'P': options.peers = strtoull(optarg, NULL, 10); break;
-		case 'q': options.request_bytes = atoi(optarg); break;
-		case 's': options.response_bytes = atoi(optarg); break;
-		case 'd': options.spread = atoi(optarg); break;
-		case 'S': options.seed = strtoull(optarg, NULL, 10); break;
-		case 'w': options.wait_ms = atoi(optarg); break;
-		case 'm': parse_mix(optarg); break;
-		case 'o': options.truth = optarg; break;
-		default: die("usage: see tests/load/tcp.py");
+		case 'f':
+			parse_family(optarg);
+			break;
+		case 'a':
+			options.address = optarg;
+			break;
+		case 'p':
+			options.port = atoi(optarg);
+			break;
+		case 'R':
+			options.refused_port = atoi(optarg);
+			break;
+		case 'F':
+			options.full_port = atoi(optarg);
+			break;
+		case 'n':
+			options.count = strtoull(optarg, NULL, 10);
+			break;
+		case 'r':
+			options.rate = strtoull(optarg, NULL, 10);
+			break;
+		case 't':
+			options.threads = atoi(optarg);
+			break;
+		case 'P':
+			options.peers = strtoull(optarg, NULL, 10);
+			break;
+		case 'q':
+			options.request_bytes = atoi(optarg);
+			break;
+		case 's':
+			options.response_bytes = atoi(optarg);
+			break;
+		case 'd':
+			options.spread = atoi(optarg);
+			break;
+		case 'S':
+			options.seed = strtoull(optarg, NULL, 10);
+			break;
+		case 'w':
+			options.wait_ms = atoi(optarg);
+			break;
+		case 'm':
+			parse_mix(optarg);
+			break;
+		case 'o':
+			options.truth = optarg;
+			break;
+		default:
+			die("usage: see tests/load/tcp.py");
 		}
 	}
 	if (options.threads > MAX_THREADS || options.threads < 1 || options.request_bytes < sizeof(struct request))
@@ -322,7 +365,7 @@ static FILE *truth_of(int thread)
 
 int main(int argc, char **argv)
 {
-	struct counters total = {0};
+	struct counters total = { 0 };
 	pthread_t threads[MAX_THREADS];
 	uint64_t start_ns, elapsed_ns, latencies = 0;
 

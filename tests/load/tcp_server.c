@@ -24,7 +24,7 @@ struct counters {
 static struct options {
 	int family, port, backlog, workers, threads;
 	const char *address, *truth;
-} options = {.family = 4, .backlog = 4096, .threads = 1};
+} options = { .family = 4, .backlog = 4096, .threads = 1 };
 
 struct server {
 	int listener;
@@ -34,8 +34,8 @@ struct server {
 
 static int listen_here(void)
 {
-	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(options.port)};
-	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(options.port)};
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(options.port) };
+	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(options.port) };
 	bool is_v4 = options.family == 4;
 	int fd = socket(is_v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
 
@@ -92,7 +92,8 @@ static void serve(struct server *server, int fd, uint16_t peer_port, char *buffe
 	sent = answer(fd, &request, buffer);
 	count(server, &request, received, sent);
 	if (server->truth)
-		fprintf(server->truth, "%u\t%d\t%s\t%u\t%u\n", peer_port, getpid(), kind_names[request.kind], received, sent);
+		fprintf(server->truth, "%u\t%d\t%s\t%u\t%u\n", peer_port, getpid(), kind_names[request.kind], received,
+			sent);
 }
 
 static void *accept_loop(void *argument)
@@ -150,8 +151,9 @@ static pid_t start_worker(struct server *server, int number)
 
 static void print_counters(const struct counters *counters)
 {
-	printf("{\"accepted\": %lu, \"received\": %lu, \"sent\": %lu, \"cpu_s\": %.6f, \"by_kind\": {", counters->accepted,
-	       counters->received, counters->sent, cpu_seconds(RUSAGE_SELF) + cpu_seconds(RUSAGE_CHILDREN));
+	printf("{\"accepted\": %lu, \"received\": %lu, \"sent\": %lu, \"cpu_s\": %.6f, \"by_kind\": {",
+	       counters->accepted, counters->received, counters->sent,
+	       cpu_seconds(RUSAGE_SELF) + cpu_seconds(RUSAGE_CHILDREN));
 	for (int kind = 0; kind < KINDS; kind++)
 		printf("%s\"%s\": %lu", kind ? ", " : "", kind_names[kind], counters->by_kind[kind]);
 	printf("}}\n");
@@ -176,16 +178,33 @@ static void parse(int argc, char **argv)
 {
 	for (int option; (option = getopt(argc, argv, "46a:p:b:w:t:o:")) != -1;) {
 		switch (option) {
-		case '4': options.family = 4; break;
-		case '6': options.family = 6; break;
-		case 'a': options.address = optarg; break;
-		case 'p': options.port = atoi(optarg); break;
-		case 'b': options.backlog = atoi(optarg); break;
-		case 'w': options.workers = atoi(optarg); break;
-		case 't': options.threads = atoi(optarg); break;
-		case 'o': options.truth = optarg; break;
+		case '4':
+			options.family = 4;
+			break;
+		case '6':
+			options.family = 6;
+			break;
+		case 'a':
+			options.address = optarg;
+			break;
+		case 'p':
+			options.port = atoi(optarg);
+			break;
+		case 'b':
+			options.backlog = atoi(optarg);
+			break;
+		case 'w':
+			options.workers = atoi(optarg);
+			break;
+		case 't':
+			options.threads = atoi(optarg);
+			break;
+		case 'o':
+			options.truth = optarg;
+			break;
 		default:
-			die("usage: tcp_server [-4|-6] [-a ADDRESS] [-p PORT] [-b BACKLOG] [-w WORKERS] [-t THREADS] [-o TRUTH]");
+			die("usage: tcp_server [-4|-6] [-a ADDRESS] [-p PORT] [-b BACKLOG] [-w WORKERS] [-t THREADS] "
+			    "[-o TRUTH]");
 		}
 	}
 	if (options.workers > MAX_WORKERS)
@@ -194,7 +213,7 @@ static void parse(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	struct server server = {0};
+	struct server server = { 0 };
 	pid_t workers[MAX_WORKERS];
 	sigset_t stop;
 	int signal_number, status, failed = 0;
@@ -204,7 +223,8 @@ int main(int argc, char **argv)
 	sigemptyset(&stop);
 	sigaddset(&stop, SIGTERM);
 	sigprocmask(SIG_BLOCK, &stop, NULL); /* the threads and workers inherit it: only sigwait sees it */
-	server.counters = mmap(NULL, sizeof(*server.counters), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	server.counters =
+		mmap(NULL, sizeof(*server.counters), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	server.listener = listen_here();
 	for (int i = 0; i < options.workers; i++)
 		workers[i] = start_worker(&server, i);

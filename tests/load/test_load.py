@@ -18,7 +18,9 @@ def test_both_ends_of_every_connection_are_known(family: str, address: str, work
     truth = tcp.tcp_load(plan)
     assert [connection.number for connection in truth.connections] == list(range(300))
     assert {connection.kind for connection in truth.connections} == set(TCP_MIX)
-    assert Counter(c.kind for c in truth.connections) == Counter({k: n for k, n in truth.client["by_kind"].items() if n})
+    assert Counter(c.kind for c in truth.connections) == Counter(
+        {k: n for k, n in truth.client["by_kind"].items() if n}
+    )
     for connection in truth.connections:
         assert (connection.server_pid in truth.server.pids) == (connection.kind != "refused")
         assert connection.local_port > 0

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 from otelbpf.batch import Batch
 from otelbpf.ledger import EventLedger
@@ -142,4 +143,5 @@ def test_an_error_in_the_thread_is_kept() -> None:
     with conveyor:
         arrived.set()
         conveyor._thread.join(10)
-    assert isinstance(conveyor.failure, ValueError)
+    with pytest.raises(ValueError, match="broken"):
+        conveyor.check()

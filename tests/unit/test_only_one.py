@@ -30,3 +30,8 @@ def test_another_instance_is_another_agent() -> None:
     assert name_of_instance({"OTELBPF_INSTANCE": "next"}) != name_of_instance({})
     with OnlyOne(NAME), OnlyOne(NAME + "next"):
         assert holder(NAME + "next") == os.getpid()
+
+
+def test_a_name_too_long_for_the_kernel_is_told() -> None:
+    with pytest.raises(CannotRun, match="path too long"), OnlyOne(NAME + "x" * 200):
+        pass

@@ -62,3 +62,15 @@ def test_a_missing_file_and_a_directory_are_one_sentence(tmp_path: Path) -> None
         pass
     with pytest.raises(RecordingError, match="Is a directory"), Recorder(tmp_path, {}):
         pass
+
+
+def test_a_disk_that_is_full_at_the_end_is_one_sentence() -> None:
+    with pytest.raises(RecordingError, match="No space left"), Recorder(Path("/dev/full"), {}):
+        pass
+
+
+def test_damaged_answers_of_the_machine_are_one_sentence(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "recording", LAYOUTS) as recorder:
+        recorder.write(Frame("machine", 1, payload=b"{"))
+    with Recording(tmp_path / "recording") as recording, pytest.raises(RecordingError, match="damaged"):
+        recording.machine()

@@ -37,8 +37,7 @@ class End(NamedTuple):
 
     holder: Holder | None = None
     """Who has the address that the socket sees."""
-    nat_address: bytes = b""
-    nat_holder: Holder | None = None
+    behind: Holder | None = None
     """The true other end, where the address was translated."""
 
 
@@ -46,10 +45,12 @@ NOBODY = End()
 
 
 class Ends(NamedTuple):
-    """Row *i* has the end ``values[codes[i]]`` and, if it was translated, the port ``nat_ports[i]``, else 0."""
+    """Row *i* has the end ``values[codes[i]]`` and, if it was translated, truly leads to
+    ``nat_addresses[i]`` and ``nat_ports[i]``, else zeros."""
 
     codes: NDArray[np.intp]
     values: list[End]
+    nat_addresses: NDArray[np.void]
     nat_ports: NDArray[np.uint16]
 
 
@@ -80,7 +81,7 @@ class Peers:
         ]
         self._name_node_ports(batch, np.array(of_nodes, dtype=bool)[found.codes], codes, values)
         translated = np.array([self._cluster.translates(address) for address in distinct], dtype=bool)[found.codes]
-        return Ends(codes, values.ends, self._see_through(batch, translated, codes, values, times_ns))
+        return Ends(codes, values.ends, *self._see_through(batch, translated, codes, values, times_ns))
 
     def named(self, end: End, known_as: tuple[str, ...]) -> End:
         """The end, with what a service of type ExternalName says of the host *known_as*."""
@@ -108,8 +109,9 @@ class Peers:
         codes: NDArray[np.intp],
         values: _Values,
         times_ns: NDArray[np.int64],
-    ) -> NDArray[np.uint16]:
-        """Finds who is behind addresses that were translated; gives the true ports."""
+    ) -> tuple[NDArray[np.void], NDArray[np.uint16]]:
+        """Finds who is behind addresses that were translated; gives the true addresses and ports."""
+        nat_addresses = np.zeros(len(batch), dtype="V16")
         nat_ports = np.zeros(len(batch), dtype=np.uint16)
         rows = batch.rows
         protocols = rows["transport"] if "transport" in (rows.dtype.names or ()) else None
@@ -120,9 +122,10 @@ class Peers:
             true = self._cluster.true_end((protocol, local, int(one["local_port"]), remote, int(one["remote_port"])))
             if true is not None:
                 address, nat_ports[row] = true
+                nat_addresses[row] = np.void(address)
                 holder = held_by(self._cluster.holders(address), int(times_ns[row]))
-                codes[row] = values.code(End(values.ends[codes[row]].holder, address, holder))
-        return nat_ports
+                codes[row] = values.code(End(values.ends[codes[row]].holder, holder))
+        return nat_addresses, nat_ports
 
 
 class _Values:
@@ -141,7 +144,7 @@ class _Values:
 
 def end_facts(end: End) -> dict[str, str]:
     """What is said of an end: the service by its address, the workload, pod and node of who truly answers."""
-    seen, true = end.holder, end.nat_holder or end.holder
+    seen, true = end.holder, end.behind or end.holder
     if seen is None or true is None:
         seen = true = true or seen
     if seen is None or true is None:

@@ -62,5 +62,5 @@ static __always_inline void head_of_current(struct event_head *head)
 	head->executable = executable_of(task);
 	head->pid = task->tgid;
 	head->netns = netns_of(task);
-	bpf_get_current_comm(head->comm, sizeof(head->comm));
+	name_of(task, head->comm);
 }

@@ -70,7 +70,8 @@ static __always_inline bool filtered_address(const __u8 remote[16])
 
 	__builtin_memcpy(prefix.address, remote, sizeof(prefix.address));
 	verdict = bpf_map_lookup_elem(&filter_addresses, &prefix);
-	return filter_says(verdict, FILTER_EXCLUDE) || (filter_addresses_include && !filter_says(verdict, FILTER_INCLUDE));
+	return filter_says(verdict, FILTER_EXCLUDE) ||
+	       (filter_addresses_include && !filter_says(verdict, FILTER_INCLUDE));
 }
 
 static __always_inline bool filtered_cgroup(__u64 cgroup_id)

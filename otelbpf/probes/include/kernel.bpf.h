@@ -67,8 +67,15 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct css_set *cgroups;
 	struct nsproxy *nsproxy;
+	struct task_struct *group_leader;
 	char comm[16];
 } KERNEL;
+
+/* The name of the process: a thread may have one of its own, which says nothing to a person (dig's is isc-net-0000). */
+static __always_inline void name_of(struct task_struct *task, char name[16])
+{
+	__builtin_memcpy(name, task->group_leader->comm, 16);
+}
 
 /* The id of the cgroup that says which container: v2 wherever the task is in one below the root. */
 static __always_inline __u64 cgroup_id_of(struct task_struct *task)

@@ -37,12 +37,12 @@ struct tcp_connection {
 	__u8 remote_address[16];
 	__u16 local_port;
 	__u16 remote_port;
-	__u16 error;  /* errno that the application was told */
-	__u8 family;  /* 4 or 6; a mapped address is 4 */
-	__u8 role;    /* ROLE_…, 0 = unknown */
-	__u8 kind;    /* KIND_… */
+	__u16 error;       /* errno that the application was told; of a reset that it sent, ECONNRESET too */
+	__u8 family;       /* 4 or 6; a mapped address is 4 */
+	__u8 role;         /* ROLE_…, 0 = unknown */
+	__u8 kind;         /* KIND_… */
 	__u8 close_reason; /* which end ended it first; 0 = unknown */
-	__u8 adopted; /* older than the agent */
+	__u8 adopted;      /* older than the agent */
 	__u8 tx_resets;
 	__u8 rx_resets;
 };

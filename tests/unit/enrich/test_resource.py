@@ -20,7 +20,8 @@ COMMON = {
     "telemetry.distro.name": "otelbpf",
     "telemetry.distro.version": __version__,
 }
-DOCKER, UNIT, SESSION = 11, 12, 13
+DOCKER, UNIT, SESSION, POD = 11, 12, 13, 14
+POD_UID = "11111111-2222-3333-4444-555555555555"
 ANSWERS = {
     "host_name": {"": "node-1"},
     "host_id": {"": "abc"},
@@ -29,6 +30,7 @@ ANSWERS = {
             [DOCKER, f"/system.slice/docker-{ID}.scope"],
             [UNIT, "/system.slice/nginx.service"],
             [SESSION, "/user.slice/user-0.slice/session-1.scope"],
+            [POD, f"/kubepods/burstable/pod{POD_UID}/{ID}"],
         ]
     },
     "executable_path": {"7 1": "/usr/sbin/nginx", "8 1": "/usr/bin/curl", "9 1": "/usr/bin/runc"},
@@ -92,6 +94,11 @@ def test_rows_of_one_owner_share_one_object():
         two = enrichment.enrich(tcp({"cgroup_id": UNIT, "executable": 8, "pid": 1})).things("resource").values
     assert len(one) == len(two) == 1
     assert one[0] is two[0]
+
+
+def test_a_container_of_a_pod_has_the_pod_s_uid():
+    (found,) = resources({"cgroup_id": POD, "executable": 7})
+    assert found == {"service.name": "nginx", "service.instance.id": ID, "container.id": ID, "k8s.pod.uid": POD_UID}
 
 
 def test_the_name_that_the_runtime_gave_a_container():

@@ -139,6 +139,34 @@ def test_take_wakes_for_what_arrives():
     assert found[0] is not None
 
 
+def test_who_can_wait_loses_nothing():
+    queue = Queue(max_bytes=25)
+
+    def produce() -> None:
+        for number in range(50):
+            queue.wait_for_room(request(number))
+            queue.put(request(number))
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    numbers = []
+    while len(numbers) < 50:
+        entry = queue.take(5)
+        assert entry is not None
+        numbers.append(entry.request.oldest_ns)
+        queue.settle(entry)
+    producer.join()
+    assert queue.ledger()["logs"].accepted == 50
+
+
+def test_nobody_waits_for_room_that_there_will_not_be():
+    queue = Queue(max_bytes=25)
+    queue.wait_for_room(request(1, size=100))
+    queue.put(request(2, size=20))
+    queue.close("shutdown")
+    queue.wait_for_room(request(3))
+
+
 def test_waiting_for_the_end_does_not_take_the_wake_up_of_the_sender():
     queue = Queue(1000)
     queue.put(request(1))

@@ -52,6 +52,13 @@ def test_json():
     assert partial_success_json(b"{}", 10) == Accepted()
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"partialSuccess": {"rejectedSpans": 1e999}}', b"[" * 2**16], ids=["infinite", "deep"]
+)
+def test_json_that_is_valid_in_form_only_is_success(body):
+    assert partial_success_json(body, 10) == Accepted()
+
+
 def test_retry_info():
     status = Status(message="later")
     status.details.add().Pack(ErrorInfo(reason="busy"))

@@ -44,3 +44,8 @@ def test_boot_time_and_the_offset_give_unix_time():
     before = time.time_ns()
     now = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + clock.boottime_offset_ns()
     assert abs(now - before) < 10**9  # a second of room: the clock may be stepped meanwhile, the test is of the sum
+
+
+def test_a_clock_from_before_the_boot_gives_no_negative_offset(monkeypatch):
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    assert clock.boottime_offset_ns() == 0

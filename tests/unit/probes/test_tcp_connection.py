@@ -17,7 +17,7 @@ from otelbpf.batch import Batch, Categorical, Facts
 from otelbpf.config import Config
 from otelbpf.probes import tcp_accounting
 from otelbpf.probes.connection_id import connection_ids
-from otelbpf.probes.probe import Choice, Known, Level
+from otelbpf.probes.probe import Choice, Known, Level, Number
 from otelbpf.probes.tcp_connection import PROBE
 from otelbpf.signals import names
 from tests.unit.enrich.rows import HEAD, SECOND, rows
@@ -305,43 +305,50 @@ class TestConnectionId:
 class TestLines:
     PROCESS = Facts({names.PROCESS_EXECUTABLE_NAME: "curl"})
 
-    def line(self, event, values, remote, process=PROCESS):
-        batch = Line().events(row(pid=4711, comm=b"short", **values))
+    def line(self, event, values, peer, name="", process=PROCESS):
+        batch = Line().events(row(pid=4711, comm=b"short", remote_address=peer, **values))
         batch.columns["process"] = Categorical(np.zeros(1, np.intp), [process])
-        batch.columns["remote"] = Categorical(np.zeros(1, np.intp), [Facts(remote)])
+        batch.columns["remote"] = Categorical(
+            np.zeros(1, np.intp), [Facts({names.SERVER_ADDRESS: name} if name else {})]
+        )
         (line,) = PROBE.events[event].body(batch)
         return line
 
     @pytest.mark.parametrize(
-        ("values", "remote", "line"),
+        ("values", "peer", "name", "line"),
         [
             (
                 {"tx_bytes": 64, "rx_bytes": 1234, "time_ns": SECOND + 3_200_000, "close_reason": 1},
-                {"network.peer.address": "93.184.216.34", "server.address": "example.org"},
+                "93.184.216.34",
+                "example.org",
                 "client curl[4711] → example.org (93.184.216.34:443) ↑64 B ↓1.2 kB 3.2 ms fin_local",
             ),
             (
                 {"role": SERVER, "remote_port": 40000, "close_reason": 4, "rx_bytes": 100_000_000},
-                {"network.peer.address": "::1", "client.address": "::1"},
+                "::1",
+                "",
                 "server curl[4711] ← [::1]:40000 ↑0 B ↓100 MB 1.0 s reset_remote",
             ),
             (
                 {"role": 0, "start_ns": 0, "adopted": 1, "time_ns": 5},
-                {"network.peer.address": "10.0.0.1"},
+                "10.0.0.1",
+                "",
                 "unknown curl[4711] — 10.0.0.1:443 ↑0 B ↓0 B ? unknown",
             ),
         ],
     )
-    def test_closed(self, values, remote, line):
-        assert self.line(0, values, remote) == line
+    def test_closed(self, values, peer, name, line):
+        assert self.line(0, values, peer, name) == line
+
+    def test_a_peer_that_is_not_known(self):
+        assert self.line(1, {"kind": FAILED}, "0.0.0.0").startswith("client curl[4711] → ?:443 ")
 
     def test_failed(self):
         values = {"kind": FAILED, "error": errno.ETIMEDOUT, "handshake_ns": 127 * SECOND}
-        remote = {"network.peer.address": "10.0.0.1", "server.address": "10.0.0.1"}
-        assert self.line(1, values, remote) == "client curl[4711] → 10.0.0.1:443 127 s timed_out"
+        assert self.line(1, values, "10.0.0.1") == "client curl[4711] → 10.0.0.1:443 127 s timed_out"
 
     def test_a_process_of_which_nothing_else_is_known(self):
-        assert self.line(0, {}, {"network.peer.address": "10.0.0.1"}, Facts()).startswith("client short[4711] → ")
+        assert self.line(0, {}, "10.0.0.1", process=Facts()).startswith("client short[4711] → ")
 
 
 def attribute_names(attributes):
@@ -381,3 +388,10 @@ def test_no_attribute_of_a_record_stands_twice():
     for event in PROBE.events:
         declared = [name for name in attribute_names(event.attributes) if name != "server.address"]
         assert len(declared) == len(set(declared))
+
+
+def test_an_owner_that_is_not_known_has_no_pid():
+    for event in PROBE.events:
+        assert [
+            each.absent for each in event.attributes if isinstance(each, Number) and each.name == names.PROCESS_PID
+        ] == [0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from otelbpf.batch import Batch, Categorical
-from otelbpf.probes.probe import Choice, Constant, Counter, Hex, Histogram, Known, Level, Number
+from otelbpf.probes.probe import Address, Choice, Constant, Counter, Hex, Histogram, Known, Level, Number
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from otelbpf.probes.probe import Attribute, Event, Metric, Probe
 
 Attributes = dict[str, Any]
+ANY = ipaddress.IPv4Address(0)
 
 
 def any_value(value: Any) -> AnyValue:
@@ -78,6 +80,12 @@ def _said(attribute: Attribute, batch: Batch, row: int) -> Iterator[tuple[str, A
         case Hex(name, column):
             text = bytes(batch.number(column)[row]).hex()
             yield name, text if text.strip("0") else None
+        case Address(name, column):
+            address = ipaddress.IPv6Address(bytes(batch.number(column)[row]))
+            yield (
+                name,
+                None if address.is_unspecified or address.ipv4_mapped == ANY else str(address.ipv4_mapped or address),
+            )
         case Number(name, column, scale, absent):
             raw = batch.number(column)[row]
             if absent is None or raw != absent:

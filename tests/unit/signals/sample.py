@@ -10,6 +10,7 @@ import numpy as np
 from otelbpf.batch import Batch, Categorical, Facts
 from otelbpf.config.settings import Config
 from otelbpf.probes.probe import (
+    Address,
     Choice,
     Constant,
     Counter,
@@ -46,7 +47,8 @@ REASONS = {
 }
 REASON = Choice(names.OTELBPF_TCP_CLOSE_REASON, "close_reason", REASONS)
 PROCESS = Known("process", (names.PROCESS_EXECUTABLE_NAME, names.PROCESS_EXECUTABLE_PATH))
-LOCAL = Known("local", (names.NETWORK_LOCAL_ADDRESS,))
+LOCAL = Address(names.NETWORK_LOCAL_ADDRESS, "local_address")
+CLIENT = Address(names.CLIENT_ADDRESS, "client_address")
 REMOTE = Known(
     "remote",
     (
@@ -73,6 +75,7 @@ ADDRESSES = (
     ERROR,
     PROCESS,
     LOCAL,
+    CLIENT,
     REMOTE,
     Number(names.OTELBPF_TCP_RETRANSMITS, "retransmits"),
     Number(names.OTELBPF_TCP_HANDSHAKE_DURATION, "handshake_ns", 1e-9, absent=0),
@@ -232,6 +235,16 @@ class Things:
         self.locals = [Facts({"network.local.address": f"10.1.0.{number}"}) for number in range(3)]
 
 
+def addresses(random: np.random.Generator, rows: int) -> np.ndarray:
+    """IPv4 of all lengths, IPv6, and both that are none."""
+    octets = random.integers(0, 256, (rows, 16), np.uint8)
+    octets[:, 12:] >>= random.integers(0, 8, (rows, 4), np.uint8)
+    octets[random.random(rows) < 0.8, :12] = np.frombuffer(bytes(10) + b"\xff\xff", np.uint8)
+    octets[random.random(rows) < 0.1, 12:] = 0
+    octets[random.random(rows) < 0.1] = 0
+    return octets.view("V16").ravel()
+
+
 def batch(
     rows: int, seed: int = 0, things: Things | None = None, *, snapshot: bool = False, optional: bool = True
 ) -> Batch:
@@ -273,7 +286,8 @@ def batch(
     columns = {
         "resource": Categorical(random.integers(0, len(things.resources), rows), things.resources),
         "process": Categorical(random.integers(0, len(things.processes), rows), things.processes),
-        "local": Categorical(random.integers(0, len(things.locals), rows), things.locals),
+        "local_address": addresses(random, rows),
+        "client_address": addresses(random, rows),
         "remote": Categorical(peers, things.remotes),
         "edge": Categorical(peers.copy(), things.edges),
         "connection_id": connection_id,

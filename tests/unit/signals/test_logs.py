@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from otelbpf.batch import Batch, Categorical, Facts
 from otelbpf.config.settings import Slow
-from otelbpf.probes.probe import Choice, Constant, Known, Number
+from otelbpf.probes.probe import Address, Choice, Constant, Known, Number
 from otelbpf.signals import names
 from otelbpf.signals.logs import Logs
 from tests.unit.signals import oracle, sample
@@ -64,7 +64,7 @@ def test_what_is_unknown_is_left_out() -> None:
     batch.columns["remote"] = Categorical(
         np.zeros(4, np.intp), [Facts({"server.address": "", "network.type": None, "otelbpf.peer.names": []})]
     )
-    del batch.columns["local"]
+    batch.columns["local_address"] = np.zeros(4, "V16")
     for record in all_records(logs().encode(batch)):
         assert (
             not {
@@ -182,9 +182,17 @@ def test_a_record_without_resource_is_still_sent() -> None:
         Known("remote", (names.AttributeName("peer.adress", "str"),)),
         Number(names.SERVER_ADDRESS, "pid"),
         Number(names.SERVER_PORT, "pid", 1e-3),
+        Address(names.SERVER_PORT, "local_address"),
         Choice(names.ERROR_TYPE, "error", {-1: "x"}),
     ],
-    ids=["not in the table", "known not in the table", "a number that is a text", "an int with a scale", "negative"],
+    ids=[
+        "not in the table",
+        "known not in the table",
+        "a number that is a text",
+        "an int with a scale",
+        "an address that is a number",
+        "negative",
+    ],
 )
 def test_a_wrong_declaration_is_refused(attribute: sample.Known) -> None:
     event = replace(sample.PROBE.events[0], attributes=(attribute,))

@@ -93,6 +93,17 @@ def test_a_silent_series_is_forgotten_and_begins_anew() -> None:
     assert (point.start_time_unix_nano, point.as_int) == (START + 400 * SECOND, 1)
 
 
+def test_a_clock_that_is_set_back_leaves_no_point_that_begins_after_its_time() -> None:
+    clock = Clock()
+    engine = metrics(clock, only(Counter(names.METRIC_OTELBPF_PROCESS_EXECS, None, ())), metrics_series_ttl=60.0)
+    engine.update(sample.batch(1))
+    clock.now_ns -= 3600 * SECOND
+    for since in (0, 10):
+        (point,) = collected(engine, clock.now_ns + since * SECOND).values()
+        assert (point.start_time_unix_nano, point.as_int) == (clock.now_ns, 1)
+    assert not collected(engine, clock.now_ns + 61 * SECOND)
+
+
 def test_forgotten_series_leave_nothing_behind() -> None:
     clock = Clock()
     engine = metrics(clock, metrics_series_ttl=60.0)
@@ -162,6 +173,24 @@ def test_what_is_beyond_the_cap_is_summed_up_for_each_resource() -> None:
     assert sum(point.as_int for point in points.values()) == sum(int(batch.rows["tx_bytes"].sum()) for batch in batches)
 
 
+def test_keys_beyond_the_cap_take_bounded_room() -> None:
+    probe = only(Counter(names.METRIC_OTELBPF_TCP_IO, "tx_bytes", (sample.EDGE,)))
+    engine = metrics(probe=probe, metrics_max_series=100)
+    total = 0
+    for first in range(0, 5000, 500):
+        batch = sample.batch(500, things=sample.Things(resources=1))
+        things = [Facts({"service.peer.name": f"peer-{number}"}) for number in range(first, first + 500)]
+        batch.columns["edge"] = Categorical(np.arange(500), things)
+        engine.update(batch)
+        total += int(batch.rows["tx_bytes"].sum())
+    (index,) = engine._plans["sample"]._indexes.values()
+    assert len(index) < 2000
+    points = collected(engine)
+    assert len(points) == 101
+    assert sum(point.as_int for point in points.values()) == total
+    assert len(index) == 101
+
+
 def test_two_tables_of_one_metric_share_its_cap() -> None:
     engine = metrics(metrics_max_series=10)
     engine.update(sample.batch(500))
@@ -194,15 +223,17 @@ def test_values_beyond_the_cap_of_an_attribute_become_other() -> None:
         engine.update(batch)
 
     ask(0, 150)
-    ask(100, 300)
+    ask(100, 200)
+    ask(200, 300)
+    ask(200, 300)
     points = collected(engine)
     assert len(points) == 201
     (other,) = (point for key, point in points.items() if "_other" in key[2])
-    assert other.count == 100
-    assert sum(point.count for point in points.values()) == 350
+    assert other.count == 200
+    assert sum(point.count for point in points.values()) == 450
     clock.now_ns += 100 * SECOND
     collected(engine, clock.now_ns)
-    ask(1000, 1200)
+    ask(200, 400)  # there is room for those now that were others
     assert not any("_other" in key[2] for key in collected(engine, clock.now_ns))
 
 

@@ -65,6 +65,8 @@ def prepared(probe, count, seed):
     fill(probe, made, random)
     batch = probe.prepare(Config())(Batch(probe.name, made, 1_700_000_000_000_000_000))
     things = sample.Things()
+    batch.columns["server_address"] = np.zeros(len(batch), "V16")  # the things have names
+    batch.columns["client_address"] = sample.addresses(random, len(batch))
     for name, values in {
         "resource": things.resources,
         "process": things.processes,

@@ -130,7 +130,11 @@ def peers_of(cluster, **row):
     for name in ("local_port", "remote_port"):
         wide[name] = row.get(name, 0)
     found = enrichment.enrich(Batch("tcp_connection", wide, 0))
-    return values(found, "remote")[0], values(found, "edge")[0], int(found.number("nat_port")[0])
+    return (
+        values(found, "remote")[0],
+        values(found, "edge")[0],
+        (found.number("nat_address")[0].item(), int(found.number("nat_port")[0])),
+    )
 
 
 def test_a_service_and_the_pod_behind_it():
@@ -141,14 +145,14 @@ def test_a_service_and_the_pod_behind_it():
     cluster.addresses = {vip: (service,), backend: (behind,)}
     cluster.true = {(6, us, 40000, vip, 80): (backend, 5432)}
     row = {"local_address": "10.244.0.1", "remote_address": "10.96.0.5", "local_port": 40000, "remote_port": 80}
-    remote, edge, nat_port = peers_of(cluster, **row)
+    remote, edge, nat = peers_of(cluster, **row)
     wanted = {
-        "network.peer.address": "10.96.0.5", "otelbpf.peer.type": "service", "otelbpf.nat.peer.address": "10.244.0.5",
+        "otelbpf.peer.type": "service",
         "otelbpf.peer.k8s.service.name": "db", "service.peer.name": "db", "otelbpf.peer.k8s.pod.name": "db-0",
         "otelbpf.peer.k8s.workload.name": "db-set", "otelbpf.peer.k8s.node.name": "n2",
     }  # fmt: skip
     assert {name: remote.get(name) for name in wanted} == wanted
-    assert nat_port == 5432
+    assert nat == (backend, 5432)
     assert edge == {
         "otelbpf.peer.type": "service", "service.peer.name": "db", "service.peer.namespace": "shop",
         "otelbpf.peer.k8s.namespace.name": "shop", "otelbpf.peer.k8s.workload.name": "db-set",

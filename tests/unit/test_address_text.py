@@ -1,0 +1,39 @@
+"""Columns of addresses as text: compared with what the standard library says."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otelbpf.address_text import is_mapped, texts
+from tests.unit.enrich.rows import packed
+
+ADDRESSES = st.one_of(
+    st.ip_addresses(v=4).map(str),
+    st.ip_addresses(v=6).map(str),
+    st.sampled_from(["0.0.0.0", "::", "::1", "::ffff:0:0", "0.0.0.1", "1.0.0.0", "255.255.255.255"]),
+)
+
+
+def wanted(raw: bytes) -> str:
+    address = ipaddress.IPv6Address(raw)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped) if int(address.ipv4_mapped) else ""
+    return ipaddress.IPv6Address(raw).compressed if int(address) else ""
+
+
+@given(st.lists(ADDRESSES, max_size=40))
+def test_texts(addresses: list[str]) -> None:
+    raw = [packed(address) for address in addresses]
+    column = np.array(raw, "V16") if raw else np.zeros(0, "V16")
+    assert [text and str(ipaddress.ip_address(text)) for text in texts(column)] == [wanted(one) for one in raw]
+    assert is_mapped(column).tolist() == [one.startswith(bytes(10) + b"\xff\xff") for one in raw]
+
+
+def test_a_member_of_a_struct() -> None:
+    rows = np.zeros(3, [("before", "u1"), ("address", "V16"), ("after", "u2")])
+    rows["address"] = np.void(packed("10.1.2.3"))
+    assert texts(rows["address"]) == ["10.1.2.3"] * 3

@@ -180,7 +180,7 @@ class Node:
             self._record(frame)
         except RecordingError as error:
             self._record = None
-            logging.getLogger("otelbpf.recording").error("%s; the recording ends here, the agent goes on", error)
+            logging.getLogger("otelbpf.recording").error("%s; the recording ends here, the agent goes on", error)  # noqa: TRY400 - a sentence
 
 
 def _run_time(probe: AttachedProbe) -> RunTime:

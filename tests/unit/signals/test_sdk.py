@@ -38,7 +38,7 @@ def sdk_records(batch):
     for event in sample.PROBE.events:
         for row in range(len(batch)):
             if batch.number(event.when)[row]:
-                (body,) = event.body(batch.select([row]))
+                (body,) = event.body(batch.select(slice(row, row + 1)))
                 reference = oracle.record(event, batch, row, body, NOW, legacy=True)
                 yield ReadableLogRecord(sdk_record(reference), resource_of(batch, row), scope)
 

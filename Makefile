@@ -7,7 +7,7 @@ SOURCES := otelbpf tests scripts hatch_build.py
 C_SOURCES := $(wildcard otelbpf/*/*.bpf.c otelbpf/*/*/*.bpf.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-test bpf test test-unit test-kernel test-e2e bench lint format docs peers wheel clean
+.PHONY: help run setup setup-test bpf test test-unit test-kernel test-e2e test-deploy test-backends bench lint format docs peers wheel clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -39,8 +39,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 bpf:            ## compile the BPF objects that are older than their sources
 	@scripts/compile_bpf.sh $(BPF_FLAGS)
 
-test: setup-test peers      ## all tests (root)
-	$(PYTEST) $(ARGS)
+test: setup-test peers      ## all tests (root), but for those of test-backends
+	$(PYTEST) --ignore tests/backends $(ARGS)
 
 test-unit: $(VENV)/.installed-dev bpf     ## what needs neither root nor peers; under a minute
 	$(PYTEST) tests/unit tests/recorded $(ARGS)
@@ -69,7 +69,14 @@ format: $(VENV)/.installed-dev ## what lint wants, as far as a program can do it
 docs: $(VENV)/.installed-dev   ## what is generated from the code: config/otelbpf.yaml, tables in README and docs/
 	$(VENV)/bin/python scripts/docs.py
 
-peers:          ## the real collector that the tests talk to; minutes, once
+test-deploy: setup-test peers   ## manifests and chart at a real API server, the image's steps by hand (root)
+	$(PYTEST) tests/deploy $(ARGS)
+
+test-backends: setup-test   ## the queries of docs/questions.md in a real Loki and a real Prometheus (root)
+	@scripts/peers.sh otelcol kube-apiserver etcd loki prometheus
+	$(PYTEST) tests/backends $(ARGS)
+
+peers:          ## the real peers that the tests talk to: collector, Kubernetes' API server, helm; minutes, once
 	@scripts/peers.sh
 
 wheel: setup-test           ## dist/*.whl with the objects of all architectures

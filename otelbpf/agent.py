@@ -15,13 +15,15 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from otelbpf import ledger, stages
-from otelbpf.enrich import Enrichment
+from otelbpf.enrich import Enrichment, kubernetes
+from otelbpf.enrich.kubernetes.cluster import Recorder as ClusterRecorder
 from otelbpf.enrich.machine import Machine
 from otelbpf.enrich.machine import Recorder as MachineRecorder
 from otelbpf.errors import CannotRun
 from otelbpf.export import exporters
 from otelbpf.export.numbers import ProbeStatus
 from otelbpf.export.telemetry import Telemetry
+from otelbpf.health import Health
 from otelbpf.kernel import capabilities
 from otelbpf.kernel.allocator import Trimming, give_memory_back
 from otelbpf.kernel.attach import attach_all
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from otelbpf.config import Config
+    from otelbpf.enrich.kubernetes.cluster import Cluster
+    from otelbpf.enrich.kubernetes.watcher import Watcher
     from otelbpf.enrich.machine import Answers
     from otelbpf.export import Exporters
     from otelbpf.export.numbers import AgentNumbers
@@ -47,6 +51,8 @@ if TYPE_CHECKING:
 SWEEP_INTERVAL_S = 1.0
 TRIM_INTERVAL_S = 10.0
 WATCH_INTERVAL_S = 0.5
+RELEASE_INTERVAL_S = 0.05
+"""A pod's first rows go on so soon after its name is known."""
 SWITCH_INTERVAL_S = 0.001
 """A thread that encodes must not keep the drain from its rings for the interpreter's usual 5 ms."""
 WAITING_BYTES = 48 << 20
@@ -68,23 +74,32 @@ def run(
         raise CannotRun(capabilities.sentence(capabilities.missing()))
     with ExitStack() as open_:
         open_.enter_context(OnlyOne(name_of_instance(os.environ)))
+        health = open_.enter_context(Health(config.health.endpoint))
+        yield from ([f"otelbpf: {health.trouble}"] if health.trouble else [])
         outputs = open_.enter_context(exporters(config))
         machine = MachineRecorder(Machine()) if record else Machine()
-        enrichment = open_.enter_context(Enrichment(config, machine))
+        watcher = open_.enter_context(kubernetes.watching(config.kubernetes, os.environ, machine.host_name()))
+        enrichment = open_.enter_context(Enrichment(config, machine, _cluster(watcher, machine)))
         tried = open_.enter_context(attach_all(stages.enabled(config), config, before_attach=_filters(config, machine)))
         yield from (sentence for probe in tried for sentence in _shortcomings(probe))
         probes = _usable(tried)
         recorder = open_.enter_context(_recorder(record, probes)) if record else None
         drain = open_.enter_context(Drain([probe.source for probe in probes], WAITING_BYTES))
         line = stages.line(config, [probe.probe for probe in probes], machine, enrichment, outputs.export)
-        node = Node(probes, drain, line, recorder.write if recorder else None)
+        node = Node(probes, drain, line, recorder.write if recorder else None, watcher)
+        if watcher is not None:
+            watcher.wait(config.kubernetes.hold)  # what exists already is taken up by name
         node.adopt()
         conveyor = open_.enter_context(Conveyor(node.tick, _timers(config, node), drain.arrived))
         telemetry = open_.enter_context(_telemetry(config, outputs, machine, tried, node))
+        if watcher is not None:
+            watcher.on_change = telemetry.kubernetes_changed
         ready = _ready(probes, started)
         telemetry.started(ready)
+        health.running({"drain": lambda: drain.alive, "line": lambda: conveyor.alive}, ready)
         yield ready
-        _wait(ending, conveyor, seconds)
+        yield from _wait(ending, conveyor, seconds, watcher)
+        health.stopping()
         deadline = time.monotonic() + config.shutdown_timeout
         conveyor.stop()
         conveyor.check()
@@ -153,11 +168,12 @@ def _recorder(path: Path, probes: Sequence[AttachedProbe]) -> Recorder:
 
 
 def _timers(config: Config, node: Node) -> list[Timer]:
-    return [
+    timers = [
         Timer(SWEEP_INTERVAL_S, node.sweep),
         Timer(config.metrics.interval, node.collect),
         Timer(TRIM_INTERVAL_S, Trimming()),
     ]
+    return [*timers, Timer(RELEASE_INTERVAL_S, node.release)] if node.holds else timers
 
 
 def _ready(probes: Sequence[AttachedProbe], started: float) -> str:
@@ -165,10 +181,20 @@ def _ready(probes: Sequence[AttachedProbe], started: float) -> str:
     return f"ready: {hooks} in {(time.monotonic() - started) * 1000:.0f} ms"
 
 
-def _wait(ending: threading.Event, conveyor: Conveyor, seconds: float | None) -> None:
+def _cluster(watcher: Watcher | None, machine: Answers) -> Cluster | None:
+    """What enrichment may ask of Kubernetes; a recording keeps it."""
+    if watcher is None or not isinstance(machine, MachineRecorder):
+        return None if watcher is None else watcher.known
+    return ClusterRecorder(watcher.known, machine.answers)
+
+
+def _wait(ending: threading.Event, conveyor: Conveyor, seconds: float | None, watcher: Watcher | None) -> Iterator[str]:
+    """Until the end; gives what is to be said meanwhile."""
     until = None if seconds is None else time.monotonic() + seconds
     while not ending.is_set() and conveyor.failure is None:
         left = WATCH_INTERVAL_S if until is None else min(WATCH_INTERVAL_S, until - time.monotonic())
         if left <= 0:
             break
         ending.wait(left)
+        while watcher is not None and watcher.sentences:
+            yield f"otelbpf: {watcher.sentences.popleft()}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from otelbpf import __version__, export, only_one
+from otelbpf.enrich import kubernetes
 from otelbpf.errors import CannotRun, ConfigError
 from otelbpf.kernel import capabilities, features
 from otelbpf.kernel.attach import attach, examine
@@ -80,6 +81,7 @@ def report(config: Config) -> Report:
     """Looks at everything that *config* needs. Loads and attaches each probe for a moment; changes nothing."""
     rows = [*_machine_rows(), *(_exporter_row(config, name) for name in config.exporters)]
     cannot = [row for row in rows if row.vital and row.state == "failed"]
+    rows += _kubernetes_rows(config)
     probes = [] if cannot else [_probe_report(probe, config) for probe in enabled(config)]
     if probes:
         rows.append(_memory_row(probes))
@@ -114,7 +116,7 @@ def _needed_capabilities() -> Row | None:
 def _wanted_capabilities() -> Row:
     absent = capabilities.missing_recommended()
     if not absent:
-        return Row("capabilities", "ok", f"{', '.join((*capabilities.NEEDED, *capabilities.RECOMMENDED))} held")
+        return Row("capabilities", "ok", f"{', '.join((*capabilities.NEEDED, *capabilities.recommended()))} held")
     what = f"missing {', '.join(absent)}: processes of other users that are older than the agent stay nameless"
     return Row("capabilities", "degraded", what, capabilities.HOW_TO_GIVE)
 
@@ -164,6 +166,18 @@ def _exporter_row(config: Config, name: str) -> Row:
     except ConfigError as error:
         return Row(subject, "failed", str(error), vital=True)
     return Row(subject, "ok" if reachable else "degraded", sentence)
+
+
+def _kubernetes_rows(config: Config) -> Iterator[Row]:
+    """Whether the API server lets us watch what we need; one row a kind of object that it does not."""
+    found = list(kubernetes.examine(config.kubernetes, os.environ, platform.node()))
+    if not found:
+        yield Row("kubernetes", "ok", "not asked: neither in a pod nor with a kubeconfig")
+    for name, refused, what in found:
+        if refused:
+            yield Row(f"kubernetes {name}", "degraded", what, kubernetes.HOW_TO_ALLOW)
+        else:
+            yield Row(f"kubernetes {name}", "ok", what)
 
 
 def _probe_report(probe: Probe, config: Config) -> ProbeReport:

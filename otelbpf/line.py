@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from otelbpf.enrich import Enrichment
     from otelbpf.export.request import Request
     from otelbpf.filters import CgroupFilter
+    from otelbpf.hold import Hold
     from otelbpf.probes.probe import Prepare, Probe
     from otelbpf.signals.logs import Logs
     from otelbpf.signals.metrics import Metrics
@@ -32,6 +33,8 @@ PIECE_ROWS = 8192
 RECORD_ROWS = 2048
 """Rows that become records at a time: after a stall a tick may bring a hundred times as many, and each takes some 4 kB
 on the way."""
+HANGS_S = 60.0
+"""A tick takes milliseconds. One that takes so long never ends, and a restart is the only cure."""
 
 
 @dataclass(slots=True)
@@ -44,6 +47,8 @@ class Source:
     filtered: int = 0
     carrying: int = 0
     """Rows that were taken and are not yet in another term of the ledger."""
+    held: int = 0
+    """Rows that wait for their pod to be known."""
 
 
 @dataclass(slots=True)
@@ -57,7 +62,7 @@ class Rows:
 
 @dataclass(slots=True)
 class Line:
-    """prepare → enrich → signals → export, for all rows of one tick."""
+    """prepare → (hold) → enrich → signals → export, for all rows of one tick."""
 
     enrichment: Enrichment
     wanted: CgroupFilter
@@ -65,6 +70,7 @@ class Line:
     metrics: Metrics
     export: Callable[[Request], None]
     sources: Sequence[Source]
+    hold: Hold
 
     def carry(self, arrived: Iterable[Rows], clock_offset_ns: int) -> None:
         """Takes the rows of one tick the whole way.
@@ -79,28 +85,39 @@ class Line:
         batches = [batch for _part, batch in prepared]
         self.wanted.learn(batches)
         self.enrichment.learn(batches)
+        self.release()
         for part, batch in prepared:
-            for piece in _pieces(self._kept(part, batch), PIECE_ROWS):
-                enriched = self.enrichment.enrich(piece)
-                self.metrics.update(enriched)
-                for rows in _pieces(enriched, RECORD_ROWS):
-                    for request in self.logs.encode(rows):
-                        self.export(request)
+            self._finish(self._kept(part, batch))
+
+    def release(self, *, everything: bool = False) -> None:
+        """Takes the rest of the way what has waited long enough, or need not wait any more."""
+        for batch in self.hold.released(everything=everything):
+            self._finish(batch)
 
     def collect(self, now_ns: int) -> None:
         """Sends the metrics as they stand at *now_ns* (Unix time)."""
         for request in self.metrics.collect(now_ns):
             self.export(request)
 
+    def _finish(self, batch: Batch) -> None:
+        for piece in _pieces(batch, PIECE_ROWS):
+            enriched = self.enrichment.enrich(piece)
+            self.metrics.update(enriched)
+            for rows in _pieces(enriched, RECORD_ROWS):
+                for request in self.logs.encode(rows):
+                    self.export(request)
+
     def _prepared(self, part: Rows, clock_offset_ns: int) -> Batch:
         source = part.source
         return source.prepare(Batch(source.probe.name, part.rows, clock_offset_ns, snapshot=part.snapshot))
 
     def _kept(self, part: Rows, batch: Batch) -> Batch:
-        kept = self.wanted.keep(batch)
+        """The rows that go on now: those that are wanted and need not wait."""
+        wanted = self.wanted.keep(batch)
+        kept = self.hold.sifted(part.source, wanted)
         if not part.snapshot:
             part.source.processed += len(kept)
-            part.source.filtered += len(batch) - len(kept)
+            part.source.filtered += len(batch) - len(wanted)
             part.source.carrying = 0
         return kept
 
@@ -144,10 +161,11 @@ class Conveyor:
         self._tick_s = tick_s
         self._stopping = threading.Event()
         self.failure: BaseException | None = None
+        self._turned = 0.0
         self._thread = threading.Thread(target=self._run, name="line", daemon=True)
 
     def __enter__(self) -> Self:
-        now = time.monotonic()
+        self._turned = now = time.monotonic()
         for timer in self._timers:
             timer.due = now + timer.interval_s
         self._thread.start()
@@ -155,6 +173,12 @@ class Conveyor:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs and does not hang."""
+        turns_within = min((timer.interval_s for timer in self._timers), default=1.0) + HANGS_S
+        return self._thread.is_alive() and time.monotonic() - self._turned < turns_within
 
     def stop(self) -> None:
         """Ends the thread after the tick it is in; what has not been taken is left to the caller. May be called twice."""
@@ -171,6 +195,7 @@ class Conveyor:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
+                self._turned = time.monotonic()
                 self._arrived.wait(self._until_due())
                 if self._arrived.is_set():
                     self._stopping.wait(self._tick_s)  # one batch of many rows costs far less than many of few
@@ -199,6 +224,6 @@ def event_ledger(source: Source, kernel: EventLedger, waiting: int) -> EventLedg
         filtered=kernel.filtered + source.filtered,
         throttled=kernel.throttled,
         undecodable=source.prepare.undecodable,
-        pending=kernel.pending + waiting + source.carrying,
+        pending=kernel.pending + waiting + source.carrying + source.held,
         lost=dict(kernel.lost),
     )

@@ -17,6 +17,7 @@ from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, Frame, RecordingError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from otelbpf.enrich.kubernetes.watcher import Watcher
     from otelbpf.export import Exporters
     from otelbpf.export.numbers import ProbeStatus
     from otelbpf.kernel.attach import AttachedProbe
@@ -42,7 +43,9 @@ class Node:
         drain: Drain,
         line: Line,
         record: Callable[[Frame], None] | None,
+        watcher: Watcher | None = None,
     ) -> None:
+        self._watcher = watcher
         self._probes = probes
         self._drain = drain
         self._line = line
@@ -81,6 +84,15 @@ class Node:
         for probe in self._probes:
             probe.sweep()
 
+    @property
+    def holds(self) -> bool:
+        """Whether rows may wait for the name of their pod."""
+        return self._watcher is not None and self._line.hold.seconds > 0
+
+    def release(self) -> None:
+        """Lets go on what has waited for the name of its pod."""
+        self._line.release()
+
     def collect(self) -> None:
         """Brings the metrics up to now and sends them."""
         self.snapshot()
@@ -94,7 +106,9 @@ class Node:
             probe.detach()
         self._drain.stop()
         self.tick()
+        self._line.release(everything=True)
         self.collect()
+        self._line.release(everything=True)
 
     def ledgers(self) -> dict[str, EventLedger]:
         """The event ledger of each probe, also of one that only teaches: what it loses costs names."""
@@ -115,6 +129,9 @@ class Node:
             maps={f"{probe.probe.name}.{PENDING}": fill for probe in self._probes if (fill := _pending_map(probe))},
             caches=self._line.enrichment.counters(),
             series=self._line.metrics.series(),
+            watches=list(self._watcher.states()) if self._watcher is not None else (),
+            held=dict(self._line.hold.rows) if self.holds else {},
+            nat=self._watcher.conntrack.fill if self._watcher is not None else None,
         )
 
     def _ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:

@@ -11,6 +11,7 @@ import numpy as np
 
 from otelbpf import ledger, stages
 from otelbpf.enrich import Enrichment
+from otelbpf.enrich.kubernetes.cluster import Recorded
 from otelbpf.enrich.machine import RecordedMachine
 from otelbpf.export import exporters
 from otelbpf.ledger import EventLedger
@@ -34,8 +35,10 @@ def replay(path: Path, config: Config) -> Iterator[str]:
         recording = open_.enter_context(Recording(path))
         outputs = open_.enter_context(exporters(config))
         open_.enter_context(_sound(path))
-        machine = RecordedMachine(recording.machine())
-        enrichment = open_.enter_context(Enrichment(config, machine))
+        answers = recording.machine()
+        machine = RecordedMachine(answers)
+        cluster = Recorded(answers) if "cluster" in answers else None
+        enrichment = open_.enter_context(Enrichment(config, machine, cluster))
         probes = [probe for probe in stages.enabled(config) if (EVENTS, probe.name) in recording.layouts]
         moment = _Moment()
         line = stages.line(config, probes, machine, enrichment, outputs.export_all, moment.now_ns)

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from otelbpf.filters import CgroupFilter
+from otelbpf.hold import Hold
 from otelbpf.line import Line, Source
 from otelbpf.probes import PROBES
 from otelbpf.signals.logs import Logs
@@ -42,5 +43,6 @@ def line(
         logs=Logs(config, chosen, now_ns),
         metrics=Metrics(config, chosen, now_ns),
         export=export,
+        hold=Hold(enrichment.waiting, config.kubernetes.hold),
         sources=[Source(probe, probe.prepare(config)) for probe in chosen],
     )

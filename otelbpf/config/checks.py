@@ -21,6 +21,9 @@ _MAX_PORT = 65535
 
 def mistakes(config: Config) -> Iterator[tuple[str, str]]:
     """Pairs of key path and what is wrong with it."""
+    if config.health.endpoint and not _is_own_endpoint(config.health.endpoint):
+        endpoint = printable(config.health.endpoint)
+        yield "health.endpoint", f'"{endpoint}" is not a place to listen; write host:port, such as 127.0.0.1:13134'
     for name, exporter in config.exporters.items():
         path = key_path("exporters", name)
         if isinstance(exporter, OtlpGrpc):
@@ -89,6 +92,11 @@ def _is_http_url(url: str) -> bool:
         and " " not in url
         and _is_host_port(host)
     )
+
+
+def _is_own_endpoint(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return ":" in text and _is_host_port(f"{host or '0.0.0.0'}:{port}")  # noqa: S104 - compared, not listened on
 
 
 def _is_host_port(text: str) -> bool:

@@ -101,11 +101,13 @@ class Filler:
         return Table(node.place)
 
     def _union(self, types: Sequence[inspect.Type], node: Node, path: str) -> Any:
-        """Words or one struct: a map is the struct, anything else one of the words."""
+        """Words, a switch or one struct: a map is the struct, anything else one of the words."""
         structs = [kind for kind in types if isinstance(kind, inspect.StructType)]
         words = [kind for kind in types if isinstance(kind, inspect.LiteralType)]
         if structs and isinstance(node, Table):
             return self._struct(structs[0], node, path)
+        if words and isinstance(node, Scalar) and isinstance(node.value, bool) and _takes_switch(types):
+            return node.value
         if words:
             return self.fill(words[0], node, path)
         return self._attribute(node, path)
@@ -159,6 +161,10 @@ class Filler:
                 node.place, path, f"has {len(node.items)} entries; give {_between(least, kind.max_length)}"
             )
         return tuple(self.fill(kind.item_type, item, f"{path}[{index}]") for index, item in enumerate(node.items))
+
+
+def _takes_switch(types: Sequence[inspect.Type]) -> bool:
+    return any(isinstance(kind, inspect.BoolType) for kind in types)
 
 
 _TEXT = inspect.StrType()

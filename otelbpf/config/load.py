@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 DEFAULT_KEY = "${env:OTELBPF_CONNECTION_KEY:-}"
 """The connection id's key where nothing else is said, so that a Secret of Kubernetes reaches it without a file."""
 
+NODE_NAME = "NODE_NAME"
+"""What manifests put `spec.nodeName` in."""
+
 
 def load(path: Path | None, overrides: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Config:
     """The settings of the file at *path* (None: all defaults) with *overrides* (`KEY=VALUE`) on top.
@@ -63,6 +66,9 @@ def _completed(tree: Table, environ: Mapping[str, str]) -> Table:
         tree.put("exporters", named if named.entries else _table("console", Table("the defaults")))
     key = Reader("OTELBPF_CONNECTION_KEY", environ, numbered=False).read(f'"{DEFAULT_KEY}"')
     variables.put("connection_id", _table("key", key))
+    node = environ.get(NODE_NAME, "").strip()
+    if node:
+        variables.put("kubernetes", _table("node_name", Scalar(NODE_NAME, node, node)))
     variables.put("resource", _table("attributes", environment.resource_attributes(environ)))
     return _over(tree, variables)
 

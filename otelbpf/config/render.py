@@ -77,6 +77,8 @@ def _setting(name: str, value: Any, kind: inspect.Type, depth: int, *, comments:
             yield from _setting(scalar(key, key=True), item, _item(kind), depth + 1, comments=comments)
     elif comments and quantity(kind) == "secret":
         yield _with_note(f'{indent}{name}: "${{env:OTELBPF_CONNECTION_KEY:-}}"', note)
+    elif comments and (named := variable(kind)):
+        yield _with_note(f'{indent}{name}: "${{env:{named}:-}}"', note)
     else:
         yield _with_note(f"{indent}{name}: {text(value, kind)}", note)
 
@@ -107,6 +109,15 @@ def quantity(kind: inspect.Type) -> str:
     while isinstance(kind, inspect.Metadata):
         if kind.extra and "quantity" in kind.extra:
             return str(kind.extra["quantity"])
+        kind = kind.type
+    return ""
+
+
+def variable(kind: inspect.Type) -> str:
+    """The variable that a setting is taken from where nothing else is said."""
+    while isinstance(kind, inspect.Metadata):
+        if kind.extra and "variable" in kind.extra:
+            return str(kind.extra["variable"])
         kind = kind.type
     return ""
 

@@ -158,6 +158,32 @@ class Resource(Settings, frozen=True, kw_only=True):
     ] = {}
 
 
+class Kubernetes(Settings, frozen=True, kw_only=True):
+    enabled: Annotated[
+        Literal["auto"] | bool, says("Ask the API server for names; auto: in a pod or with a kubeconfig.")
+    ] = "auto"
+    kubeconfig: Annotated[
+        str, says("The file that says how to reach it; empty: the service account, else $KUBECONFIG.")
+    ] = ""
+    context: Annotated[str, says("The context in the kubeconfig; empty: its current one.")] = ""
+    node_name: Annotated[
+        str,
+        says("This node, as the API server calls it; empty: as the host is called, else found by our own pod."),
+        Meta(extra={"variable": "NODE_NAME"}),
+    ] = ""
+    cluster_name: Annotated[str, says("k8s.cluster.name of everything here; a cluster does not know its name.")] = ""
+    peers: Annotated[
+        Literal["auto", "pods", "endpoints", "off"],
+        says("Name other ends by all pods, by the EndpointSlices of services, or not; auto: pods while they are few."),
+    ] = "auto"
+    max_peer_pods: Annotated[int, says("auto: with more pods in the cluster than that, endpoints.", ge=0, le=10**6)] = (
+        5000
+    )
+    hold: Annotated[Duration, says("How long a row waits for its pod to be known; 0: not at all.", ge=0, le=60)] = 2.0
+    labels: Annotated[tuple[str, ...], says("Labels of pods to carry, by name with * and ?.")] = ()
+    annotations: Annotated[tuple[str, ...], says("Annotations of pods to carry, by name with * and ?.")] = ()
+
+
 class Tls(Settings, frozen=True, kw_only=True):
     insecure: Annotated[bool, says("true: plain text, without TLS.")] = False
     ca_file: Annotated[str, says("Certificates of the authorities to trust; empty: the system's.")] = ""
@@ -265,6 +291,13 @@ class Telemetry(Settings, frozen=True, kw_only=True):
     interval: Annotated[Duration, says("Time between two exports.", ge=1, le=3600)] = 15.0
 
 
+class Health(Settings, frozen=True, kw_only=True):
+    endpoint: Annotated[
+        str,
+        says("Where /healthz (its threads run) and /readyz (probes are attached) are answered; empty: nowhere."),
+    ] = "127.0.0.1:13134"
+
+
 class Config(Settings, frozen=True, kw_only=True):
     """The whole of it; `Config()` is what an empty file gives, before the standard variables are looked at."""
 
@@ -275,9 +308,13 @@ class Config(Settings, frozen=True, kw_only=True):
     logs: Annotated[Logs, says("Log records: all, failed, off, or {slow: 100ms} = failed or slower.")] = Logs()
     connection_id: Annotated[ConnectionId, says("What both ends of a connection have in common.")] = ConnectionId()
     resource: Annotated[Resource, says("What is known of everything here.")] = Resource()
+    kubernetes: Annotated[Kubernetes, says("Names of pods, workloads and services, from the API server.")] = (
+        Kubernetes()
+    )
     exporters: Annotated[
         dict[str, OtlpGrpc | OtlpHttp | Console],
         says("Where it goes; empty: OTLP to what OTEL_EXPORTER_OTLP_ENDPOINT names, else the console."),
     ] = {}
     telemetry: Annotated[Telemetry, says("The agent's signals about itself.")] = Telemetry()
+    health: Annotated[Health, says("Whether the agent lives and is ready, over HTTP.")] = Health()
     shutdown_timeout: Annotated[Duration, says("Longest time to send what is left when stopping.", ge=0, le=600)] = 5.0

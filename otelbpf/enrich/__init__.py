@@ -12,6 +12,8 @@ from otelbpf.batch import Batch, Categorical, Facts
 from otelbpf.enrich.address import Addresses
 from otelbpf.enrich.container import Cgroups
 from otelbpf.enrich.hostname import HostNames
+from otelbpf.enrich.kubernetes.peers import Peers
+from otelbpf.enrich.kubernetes.waiting import Waiting
 from otelbpf.enrich.machine import Machine
 from otelbpf.enrich.memory import Made
 from otelbpf.enrich.process import EXEC, EXECUTABLES, Executables
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from otelbpf.batch import Column
     from otelbpf.config import Config
+    from otelbpf.enrich.kubernetes.cluster import Cluster
     from otelbpf.enrich.machine import Answers
     from otelbpf.enrich.memory import Counters
 
@@ -40,7 +43,9 @@ class Enrichment:
     then the kernel tells of new cgroups, so that none is missed in between.
     """
 
-    def __init__(self, config: Config, machine: Answers | None = None) -> None:
+    def __init__(self, config: Config, machine: Answers | None = None, cluster: Cluster | None = None) -> None:
+        """*cluster* is what Kubernetes may be asked, if there is one."""
+        self._cluster = cluster
         self._machine = machine if machine is not None else Machine()
         self._executables = Executables(self._machine)
         self._cgroups = Cgroups(self._machine)
@@ -49,9 +54,11 @@ class Enrichment:
             self._cgroups,
             config.resource.attributes,
             forget_after_s=config.metrics.series_ttl * RESOURCES_OUTLIVE_SERIES,
+            cluster=cluster,
         )
+        self.waiting = Waiting(self._cgroups, cluster)
         self._host_names = HostNames()
-        self._addresses = Addresses(self._machine)
+        self._addresses = Addresses(self._machine, None if cluster is None else Peers(cluster))
         self._as_parent: Made[str, Facts] = Made(EXECUTABLES, _parent)
         self._walked = False
 
@@ -67,6 +74,8 @@ class Enrichment:
         if not self._walked:
             self._cgroups.walk()
             self._walked = True
+        if self._cluster is not None:
+            self._cluster.learn()
         for batch in batches:
             if batch.probe == "cgroup":
                 self._cgroups.learn(batch)

@@ -6,7 +6,7 @@ only what few peers differ in. The ends of lookups are few: their Facts hold the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from otelbpf.address_text import is_mapped, raw_addresses, texts
 from otelbpf.batch import Categorical, Facts
 from otelbpf.enrich.distinct import distinct, distinct_together, words
 from otelbpf.enrich.hostname import NO_NAMES
+from otelbpf.enrich.kubernetes.holders import NODE
+from otelbpf.enrich.kubernetes.peers import EDGE_NAMES, NOBODY, End, end_facts
 from otelbpf.enrich.memory import Made
 from otelbpf.signals import names
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from otelbpf.batch import Batch, Column
     from otelbpf.enrich.hostname import Names
+    from otelbpf.enrich.kubernetes.peers import Ends, Peers
     from otelbpf.enrich.machine import Answers
     from otelbpf.enrich.memory import Counters
 
@@ -35,13 +38,32 @@ FIRST_OCTET, LOOPBACK_OCTET = 12, 127
 LOOPBACK6 = bytes(15) + b"\x01"
 
 
+class _Peer(NamedTuple):
+    """All that is said of a connection's peer is made from."""
+
+    kind: int
+    known_as: Names
+    end: End = NOBODY
+    """What Kubernetes knows of it."""
+
+
+class _Resolver(NamedTuple):
+    """The same of a lookup's."""
+
+    kind: int
+    address: str
+    role: int
+    end: End = NOBODY
+
+
 class Addresses:
     """Adds the columns `remote` and `edge` (what of the peer may stand on a metric), and who is server and client."""
 
-    def __init__(self, machine: Answers) -> None:
+    def __init__(self, machine: Answers, peers: Peers | None = None) -> None:
         self._machine = machine
-        self._peers: Made[tuple[int, Names], tuple[Facts, Facts]] = Made(PEERS, _peer)
-        self._resolvers: Made[tuple[int, str, int], Facts] = Made(ENDS, _resolver)
+        self._cluster = peers
+        self._peers: Made[_Peer, tuple[Facts, Facts]] = Made(PEERS, _peer)
+        self._resolvers: Made[_Resolver, Facts] = Made(ENDS, _resolver)
         self._locals: Made[tuple[str, int], Facts] = Made(ENDS, _local)
 
     def of_connections(self, batch: Batch, name_codes: NDArray[np.intp], name_values: list[Names]) -> dict[str, Column]:
@@ -55,10 +77,16 @@ class Addresses:
         server[serving], client[serving] = local[serving], remote[serving]
         server[nameless] = remote[nameless]
         kinds = self._kinds(remote)
-        found = distinct((name_codes * len(KINDS) + kinds).astype(np.uint64))
+        known = self._ends(batch)
+        mixed = (name_codes * len(KINDS) + kinds).astype(np.uint64)
+        found = distinct_together((mixed, known.codes.astype(np.uint64))) if known is not None else distinct(mixed)
         named = [name_values[code] for code in name_codes[found.rows].tolist()]
-        peers = self._peers.of_all(list(zip(kinds[found.rows].tolist(), named, strict=True)))
+        ends = _of_rows(known, found.rows)
+        if self._cluster is not None:
+            ends = [self._cluster.named(end, known_as) for end, known_as in zip(ends, named, strict=True)]
+        peers = self._peers.of_all(list(map(_Peer, kinds[found.rows].tolist(), named, ends)))
         return {
+            **_translated(known),
             "remote": Categorical(found.codes, [peer for peer, _ in peers]),
             "edge": Categorical(found.codes, [edge for _, edge in peers]),
             "server_address": server,
@@ -69,12 +97,21 @@ class Addresses:
         """`local`, `remote` and `edge`: a resolver goes by its address."""
         role, local, remote = (batch.rows[name] for name in ("role", "local_address", "remote_address"))
         here = distinct_together((*words(local), role.astype(np.uint64)))
-        there = distinct_together((*words(remote), role.astype(np.uint64)))
+        known = self._ends(batch)
+        codes = () if known is None else (known.codes.astype(np.uint64),)
+        there = distinct_together((*words(remote), role.astype(np.uint64), *codes))
+        ends = _of_rows(known, there.rows)
         kinds = self._kinds(remote[there.rows]).tolist()
-        far = zip(kinds, texts(remote[there.rows]), role[there.rows].tolist(), strict=True)
+        far = map(_Resolver, kinds, texts(remote[there.rows]), role[there.rows].tolist(), ends)
         near = zip(texts(local[here.rows]), role[here.rows].tolist(), strict=True)
-        edges = [edge for _, edge in self._peers.of_all([(kind, NO_NAMES) for kind in kinds])]
+        edges = [
+            edge
+            for _, edge in self._peers.of_all(
+                [_Peer(kind, NO_NAMES, end) for kind, end in zip(kinds, ends, strict=True)]
+            )
+        ]
         return {
+            **_translated(known),
             "local": Categorical(here.codes, self._locals.of_all(list(near))),
             "remote": Categorical(there.codes, self._resolvers.of_all(list(far))),
             "edge": Categorical(there.codes, edges),
@@ -82,6 +119,9 @@ class Addresses:
 
     def counters(self) -> Counters:
         return self._peers.counters()
+
+    def _ends(self, batch: Batch) -> Ends | None:
+        return None if self._cluster is None else self._cluster.of(batch, self._machine.addresses())
 
     def _kinds(self, addresses: NDArray[np.void]) -> NDArray[np.intp]:
         """Which of KINDS each address is of."""
@@ -97,16 +137,28 @@ class Addresses:
         return kinds
 
 
-def _ends(kind: int) -> dict[str, object]:
+def _of_rows(known: Ends | None, rows: NDArray[np.intp]) -> list[End]:
+    return [NOBODY] * len(rows) if known is None else [known.values[code] for code in known.codes[rows].tolist()]
+
+
+def _translated(known: Ends | None) -> dict[str, Column]:
+    """Where connections truly lead; without Kubernetes nobody asks."""
+    return {} if known is None else {"nat_port": known.nat_ports, "nat_address": known.nat_addresses}
+
+
+def _said(kind: int, end: End) -> dict[str, object]:
     family, place = KINDS[kind]
-    return {names.NETWORK_TYPE: family, names.OTELBPF_PEER_TYPE: place}
+    holder = end.holder
+    if holder is not None and place != LOOPBACK and (place != HOST or holder.kind != NODE):
+        place = holder.kind
+    return {names.NETWORK_TYPE: family, names.OTELBPF_PEER_TYPE: place, **end_facts(end)}
 
 
-def _peer(key: tuple[int, Names]) -> tuple[Facts, Facts]:
+def _peer(key: _Peer) -> tuple[Facts, Facts]:
     """What is known of a connection's peer, and its edge."""
-    kind, known_as = key
-    facts = _ends(kind)
-    edge: dict[str, object] = {names.OTELBPF_PEER_TYPE: facts[names.OTELBPF_PEER_TYPE]}
+    known_as = key.known_as
+    facts = _said(key.kind, key.end)
+    edge: dict[str, object] = {name: facts[name] for name in (names.OTELBPF_PEER_TYPE, *EDGE_NAMES) if name in facts}
     if known_as:
         facts[names.SERVER_ADDRESS] = facts[names.NET_PEER_NAME] = edge[names.SERVER_ADDRESS] = known_as[0]
     if len(known_as) > 1:
@@ -114,10 +166,10 @@ def _peer(key: tuple[int, Names]) -> tuple[Facts, Facts]:
     return Facts(facts), Facts(edge)
 
 
-def _resolver(key: tuple[int, str, int]) -> Facts:
-    kind, text, role = key
-    told = {CLIENT: [names.SERVER_ADDRESS], SERVER: [names.CLIENT_ADDRESS]}.get(role, [])
-    return Facts(_ends(kind) | (dict.fromkeys([names.NETWORK_PEER_ADDRESS, *told], text) if text else {}))
+def _resolver(key: _Resolver) -> Facts:
+    told = {CLIENT: [names.SERVER_ADDRESS], SERVER: [names.CLIENT_ADDRESS]}.get(key.role, [])
+    addresses = dict.fromkeys([names.NETWORK_PEER_ADDRESS, *told], key.address) if key.address else {}
+    return Facts(_said(key.kind, key.end) | addresses)
 
 
 def _local(key: tuple[str, int]) -> Facts:

@@ -61,7 +61,7 @@ class Container(NamedTuple):
     @property
     def owns(self) -> bool:
         """Whether what runs in it is known by it, not by its executable."""
-        return bool(self.container_id or self.unit)
+        return bool(self.container_id or self.pod_uid or self.unit)
 
 
 NOBODY = Container()

@@ -1,4 +1,4 @@
-"""Whose signal it is: the OTLP resource of what is observed. One per container, else systemd unit, else executable.
+"""Whose signal it is: the OTLP resource of what is observed. One per container, else pod, systemd unit or executable.
 
 The Facts hold all attributes. Metrics leave out those in `names.RUN_ONLY` (container.id, container.runtime.name):
 a restart must not split a series.
@@ -22,6 +22,8 @@ from otelbpf import __version__
 from otelbpf.batch import Categorical, Facts
 from otelbpf.enrich.container import NOBODY
 from otelbpf.enrich.distinct import distinct
+from otelbpf.enrich.image import image_facts
+from otelbpf.enrich.kubernetes.identity import container_facts
 from otelbpf.enrich.memory import Memory
 from otelbpf.signals import names
 
@@ -32,8 +34,11 @@ if TYPE_CHECKING:
 
     from otelbpf.batch import Batch
     from otelbpf.enrich.container import Cgroups, Container
+    from otelbpf.enrich.kubernetes.cluster import Cluster
+    from otelbpf.enrich.kubernetes.identity import Pod
     from otelbpf.enrich.machine import Answers
     from otelbpf.enrich.memory import Counters
+    from otelbpf.enrich.runtime import Named
 
 RESOURCES = 10_000
 CONTAINERS = 10_000
@@ -53,15 +58,23 @@ class Owner(NamedTuple):
 class _Held:
     facts: Facts
     used_ns: int
+    pod: Pod | None
 
 
 class Resources:
     """Rows → the resource each belongs to."""
 
     def __init__(
-        self, machine: Answers, cgroups: Cgroups, attributes: Mapping[str, object], forget_after_s: float
+        self,
+        machine: Answers,
+        cgroups: Cgroups,
+        attributes: Mapping[str, object],
+        forget_after_s: float,
+        cluster: Cluster | None = None,
     ) -> None:
         """*attributes* are the user's own; a resource not seen for *forget_after_s* is forgotten."""
+        self._cluster = cluster
+        self._node_name = ""
         self._machine = machine
         self._cgroups = cgroups
         self._attributes = attributes
@@ -101,6 +114,7 @@ class Resources:
         head = batch.rows["head"]
         now_ns = int(head["time_ns"].max())
         self._forget_old(now_ns)
+        self._look_at_node()
         groups = distinct(head["cgroup_id"])
         containers = [self._cgroups.of(*asked) for asked in _asked(head, groups.rows)]
         by_cgroup = np.array([container.owns for container in containers], dtype=bool)[groups.codes]
@@ -119,14 +133,31 @@ class Resources:
 
     def _resource(self, container: Container, head: np.void, process: Facts, now_ns: int) -> Facts:
         owner = _owner(container, process)
+        pod = self._cluster.pod(container.pod_uid) if container.pod_uid and self._cluster is not None else None
         held = self._known.recall(owner)
-        if held is None:
-            facts = Facts({**self._host, **self._of_owner(owner, container, head, process)})
-            self._known[owner] = held = _Held(facts, now_ns)
+        if held is None or held.pod is not pod:
+            made = {**self._host, **self._of_owner(owner, container, pod, head, process)}
+            facts = held.facts if held is not None and held.facts == made else Facts(made)
+            self._known[owner] = held = _Held(facts, now_ns, pod)
         held.used_ns = now_ns
         return held.facts
 
-    def _of_owner(self, owner: Owner, container: Container, head: np.void, process: Facts) -> dict[str, object]:
+    def _look_at_node(self) -> None:
+        """The node's name may be found only after a while."""
+        if self._cluster is None or self._cluster.node_name == self._node_name:
+            return
+        self._node_name = self._cluster.node_name
+        named = {names.K8S_CLUSTER_NAME: self._cluster.cluster_name, names.K8S_NODE_NAME: self._node_name}
+        self._host = {**{name: value for name, value in named.items() if value}, **self._host}
+        self._known.clear()
+
+    def _of_owner(
+        self, owner: Owner, container: Container, pod: Pod | None, head: np.void, process: Facts
+    ) -> dict[str, object]:
+        if pod is not None:
+            return self._of_pod(pod, container)
+        if owner.kind == "pod":
+            return {names.K8S_POD_UID: owner.name, names.SERVICE_INSTANCE_ID: owner.name}
         if owner.kind == "container":
             return self._of_container(container, int(head["cgroup_id"]), int(head["pid"]), process)
         if not owner.name:
@@ -139,20 +170,22 @@ class Resources:
             own[names.SYSTEMD_UNIT_NAME] = owner.name
         return own
 
+    def _of_pod(self, pod: Pod, container: Container) -> dict[str, object]:
+        own = container_facts(pod, container.container_id)
+        if container.container_id not in pod.containers:
+            named = self._machine.container_named(container.container_id) if container.container_id else None
+            own = {**_named_container(named), **own} if named is not None else own
+        return own | _run_facts(container)
+
     def _of_container(self, container: Container, cgroup_id: int, pid: int, process: Facts) -> dict[str, object]:
         named = self._machine.container_named(container.container_id)
         name = named.name if named is not None else self._program_of(container.container_id, cgroup_id, pid, process)
-        own: dict[str, object] = {
-            names.SERVICE_INSTANCE_ID: container.container_id,
-            names.CONTAINER_ID: container.container_id,
-        }
+        own: dict[str, object] = {names.SERVICE_INSTANCE_ID: container.container_id, **_run_facts(container)}
         if name:
             own[names.SERVICE_NAME] = name
-        if container.runtime:
-            own[names.CONTAINER_RUNTIME_NAME] = container.runtime
         if container.pod_uid:
             own[names.K8S_POD_UID] = container.pod_uid
-        return own | (_image(named.image) if named is not None else {})
+        return own | (_named_container(named) | image_facts(named.image) if named is not None else {})
 
     def _program_of(self, container_id: str, cgroup_id: int, pid: int, process: Facts) -> str:
         first = self._first_program.get(container_id)
@@ -171,6 +204,25 @@ class Resources:
             del self._known[owner]
 
 
+def _run_facts(container: Container) -> dict[str, object]:
+    """What changes with each run of the container."""
+    found = {names.CONTAINER_ID: container.container_id, names.CONTAINER_RUNTIME_NAME: container.runtime}
+    return {name: value for name, value in found.items() if value}
+
+
+def _named_container(named: Named) -> dict[str, object]:
+    """What the runtime's files tell of a pod: all there is before the API server answers, and while it is away."""
+    if not named.pod or not named.namespace:
+        return {}
+    return {
+        names.K8S_NAMESPACE_NAME: named.namespace,
+        names.K8S_POD_NAME: named.pod,
+        names.K8S_CONTAINER_NAME: named.name,
+        names.SERVICE_NAMESPACE: named.namespace,
+        names.SERVICE_INSTANCE_ID: f"{named.namespace}.{named.pod}.{named.name}",
+    }
+
+
 def _asked(head: NDArray[np.void], rows: NDArray[np.intp]) -> Iterable[tuple[int, int]]:
     return zip(head["cgroup_id"][rows].tolist(), head["pid"][rows].tolist(), strict=True)
 
@@ -182,20 +234,11 @@ def _is_runtime(process: Facts) -> bool:
 def _owner(container: Container, process: Facts) -> Owner:
     if container.container_id:
         return Owner("container", container.container_id)
+    if container.pod_uid:
+        return Owner("pod", container.pod_uid)
     if container.unit:
         return Owner("unit", container.unit)
     name = str(process.get(names.PROCESS_EXECUTABLE_NAME, ""))
     if names.PROCESS_EXECUTABLE_PATH not in process:  # kworker/0:1 is the kernel's kworker, whichever the CPU
         name = name.partition("/")[0]
     return Owner("executable", name)
-
-
-def _image(reference: str) -> dict[str, object]:
-    """registry:5000/nginx:1.25@sha256:… → name registry:5000/nginx, tags 1.25; an id instead of a name says nothing."""
-    reference = reference.partition("@")[0]
-    if not reference or reference.startswith("sha256:"):
-        return {}
-    name, colon, tag = reference.rpartition(":")
-    if not colon or "/" in tag:
-        return {names.CONTAINER_IMAGE_NAME: reference}
-    return {names.CONTAINER_IMAGE_NAME: name, names.CONTAINER_IMAGE_TAGS: [tag]}

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FILE_LIMIT_BYTES = 8 << 20
 NAME_ANNOTATIONS = ("io.kubernetes.cri.container-name", "io.kubernetes.container.name", "nerdctl/name")
+POD_ANNOTATIONS = ("io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name")
+NAMESPACE_ANNOTATIONS = ("io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace")
 IMAGE_ANNOTATIONS = ("io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName", "io.kubernetes.cri-o.Image")
 BUNDLES = (
     "run/containerd/io.containerd.runtime.v2.task/*/{id}/config.json",
@@ -27,10 +29,12 @@ PODMAN = "var/lib/containers/storage/overlay-containers/containers.json"
 
 
 class Named(NamedTuple):
-    """What the runtime calls a container and its image; empty when unknown."""
+    """What the runtime calls a container and its image, and its pod where a kubelet made it; empty when unknown."""
 
     name: str = ""
     image: str = ""
+    pod: str = ""
+    namespace: str = ""
 
 
 def container_named(root: Path, container_id: str) -> Named | None:
@@ -51,7 +55,9 @@ def _answers(root: Path, container_id: str) -> Iterator[Named]:
 
 def _docker(document: Any) -> Named:
     config = _mapping(_mapping(document).get("Config"))
-    return Named(_text(_mapping(document).get("Name")).lstrip("/"), _text(config.get("Image")))
+    labels = _mapping(config.get("Labels"))
+    name = _first(labels, NAME_ANNOTATIONS) or _text(_mapping(document).get("Name")).lstrip("/")
+    return Named(name, _text(config.get("Image")), *_pod(labels))
 
 
 def _podman(document: Any, container_id: str) -> Named:
@@ -65,7 +71,11 @@ def _podman(document: Any, container_id: str) -> Named:
 
 def _bundle(document: Any) -> Named:
     notes = _mapping(_mapping(document).get("annotations"))
-    return Named(_first(notes, NAME_ANNOTATIONS), _first(notes, IMAGE_ANNOTATIONS))
+    return Named(_first(notes, NAME_ANNOTATIONS), _first(notes, IMAGE_ANNOTATIONS), *_pod(notes))
+
+
+def _pod(notes: dict[str, Any]) -> tuple[str, str]:
+    return _first(notes, POD_ANNOTATIONS), _first(notes, NAMESPACE_ANNOTATIONS)
 
 
 def _first(notes: dict[str, Any], keys: tuple[str, ...]) -> str:

@@ -56,6 +56,12 @@ def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable
     yield names.METRIC_OTELBPF_AGENT_MAP_CAPACITY, map_capacity
     yield names.METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS, enrichment_lookups
     yield names.METRIC_OTELBPF_AGENT_SERIES, series
+    yield names.METRIC_OTELBPF_AGENT_HOLD_ROWS, hold_rows
+    yield names.METRIC_OTELBPF_AGENT_WATCH_STATUS, watch_status
+    yield names.METRIC_OTELBPF_AGENT_WATCH_OUTAGE, watch_outage
+    yield names.METRIC_OTELBPF_AGENT_WATCH_OBJECTS, watch_objects
+    yield names.METRIC_OTELBPF_AGENT_NAT_ENTRIES, nat_entries
+    yield names.METRIC_OTELBPF_AGENT_NAT_OVERFLOWS, nat_overflows
     yield names.METRIC_PROCESS_CPU_TIME, cpu_time
     yield names.METRIC_PROCESS_MEMORY_USAGE, memory_usage
     yield names.METRIC_PROCESS_UNIX_FILE_DESCRIPTOR_COUNT, descriptors
@@ -164,6 +170,39 @@ def enrichment_lookups(reading: Reading) -> Iterator[Observed]:
 def series(reading: Reading) -> Iterator[Observed]:
     for metric, count in reading.agent.series.items():
         yield count, {names.OTELBPF_METRIC_NAME: metric}
+
+
+def hold_rows(reading: Reading) -> Iterator[Observed]:
+    for outcome, count in reading.agent.held.items():
+        yield count, {names.OTELBPF_HOLD_OUTCOME: outcome}
+
+
+def watch_status(reading: Reading) -> Iterator[Observed]:
+    for watch in reading.agent.watches:
+        state = "answered" if watch.answered else "unanswered"
+        yield 1, {names.OTELBPF_WATCH_NAME: watch.name, names.OTELBPF_WATCH_STATE: state}
+
+
+def watch_outage(reading: Reading) -> Iterator[Observed]:
+    now_ns = time.time_ns()
+    for watch in reading.agent.watches:
+        outage_ns = now_ns - watch.since_ns if watch.since_ns else 0
+        yield max(0.0, outage_ns / 1e9), {names.OTELBPF_WATCH_NAME: watch.name}
+
+
+def watch_objects(reading: Reading) -> Iterator[Observed]:
+    for watch in reading.agent.watches:
+        yield watch.objects, {names.OTELBPF_WATCH_NAME: watch.name}
+
+
+def nat_entries(reading: Reading) -> Iterator[Observed]:
+    if reading.agent.nat is not None:
+        yield reading.agent.nat[0], {}
+
+
+def nat_overflows(reading: Reading) -> Iterator[Observed]:
+    if reading.agent.nat is not None:
+        yield reading.agent.nat[1], {}
 
 
 def cpu_time(reading: Reading) -> Iterator[Observed]:

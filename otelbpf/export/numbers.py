@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from otelbpf.enrich.kubernetes.watcher import WatchState
     from otelbpf.export.keeper import SpoolSize
     from otelbpf.export.queue import QueueSize, SignalLedger
     from otelbpf.ledger import EventLedger
@@ -56,6 +57,12 @@ class AgentNumbers:
     """Cache → look-ups that hit, that missed, entries that went for want of room, entries there are."""
     series: Mapping[str, int] = field(default_factory=dict)
     """Metric → series kept."""
+    watches: Sequence[WatchState] = ()
+    """How the watches of the API server fare."""
+    held: Mapping[str, int] = field(default_factory=dict)
+    """Outcome → rows that have waited for their pod."""
+    nat: tuple[int, int] | None = None
+    """Translated connections that are remembered, and overflows of what tells of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,12 @@ class Telemetry:
     def probe_failed(self, probe: str, reason: str) -> None:
         self._tell(names.EVENT_AGENT_PROBE_FAILED, ERROR, f"{probe}: {reason}", {names.OTELBPF_PROBE_NAME: probe})
 
+    def kubernetes_changed(self, watch: str, reason: str) -> None:
+        """A watch of the API server is not answered any more for *reason*, or is again (no reason)."""
+        name = names.EVENT_AGENT_KUBERNETES_DOWN if reason else names.EVENT_AGENT_KUBERNETES_UP
+        said: dict[str, Any] = {names.OTELBPF_WATCH_NAME: watch}
+        self._tell(name, WARN if reason else INFO, f"{watch}: {reason or 'the API server answers again'}", said)
+
     def close(self, deadline: float) -> bool:
         """Sends the last numbers and events until *deadline* (time.monotonic); says whether they were sent by then.
 

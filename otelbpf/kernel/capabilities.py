@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 NEEDED = {"CAP_NET_ADMIN": 12, "CAP_PERFMON": 38, "CAP_BPF": 39}
 """To load, to trace, and to attach to cgroups."""
-RECOMMENDED = {"CAP_SYS_PTRACE": 19, "CAP_DAC_READ_SEARCH": 2}
-"""To read /proc of processes of other users."""
+RECOMMENDED = {"CAP_SYS_PTRACE": 19}
+"""To read /proc of processes of other users. Who is not root reads what is root's by CAP_DAC_READ_SEARCH besides."""
+_OF_OTHERS = {"CAP_DAC_READ_SEARCH": 2}
 _ALL_IN_ONE = 21  # CAP_SYS_ADMIN, which stood for CAP_BPF and CAP_PERFMON before they existed, and still does
 _IMPLIED_BY_ALL = {"CAP_PERFMON", "CAP_BPF"}
 
@@ -31,10 +33,15 @@ def missing(held: int | None = None) -> list[str]:
     return [name for name, bit in NEEDED.items() if not have >> bit & 1 and not (admin and name in _IMPLIED_BY_ALL)]
 
 
-def missing_recommended(held: int | None = None) -> list[str]:
-    """Those without which processes of other users stay nameless."""
+def recommended(uid: int | None = None) -> dict[str, int]:
+    """Those without which processes of other users stay nameless, for a process of *uid* (default: this one's)."""
+    return RECOMMENDED | ({} if (os.geteuid() if uid is None else uid) == 0 else _OF_OTHERS)
+
+
+def missing_recommended(held: int | None = None, uid: int | None = None) -> list[str]:
+    """The recommended capabilities that the mask *held* (default: this process's) lacks."""
     have = effective() if held is None else held
-    return [name for name, bit in RECOMMENDED.items() if not have >> bit & 1]
+    return [name for name, bit in recommended(uid).items() if not have >> bit & 1]
 
 
 def sentence(absent: list[str]) -> str:

@@ -71,6 +71,11 @@ class Drain:
         self.stop()
         os.close(self._stop_fd)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the rings are being read."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """Reads all that the rings hold now, once, and ends; what it read can still be taken. May be called twice."""
         os.eventfd_write(self._stop_fd, 1)

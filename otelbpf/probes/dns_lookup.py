@@ -9,7 +9,7 @@ import numpy as np
 from otelbpf.probes import filters
 from otelbpf.probes.dns_reading import Reading, without_messages
 from otelbpf.probes.dns_sentence import sentences
-from otelbpf.probes.probe import Choice, Counter, Event, Histogram, Known, Number, Probe, Way
+from otelbpf.probes.probe import Address, Choice, Counter, Event, Histogram, Known, Number, Probe, Way
 from otelbpf.protocols.dns_registry import NOERROR, NXDOMAIN, RESPONSE_CODES, SERVFAIL
 from otelbpf.signals import names
 
@@ -70,6 +70,8 @@ _ATTRIBUTES = (
         ),
     ),
     Number(names.NETWORK_PEER_PORT, "remote_port"),
+    Address(names.OTELBPF_NAT_PEER_ADDRESS, "nat_address"),
+    Number(names.OTELBPF_NAT_PEER_PORT, "nat_port", absent=0),
     Number(names.SERVER_PORT, "server_port"),
     Number(names.OTELBPF_NETNS, "netns", absent=0),
     _QUESTION,
@@ -124,6 +126,8 @@ class DnsLookups:
         columns["truncated"] = (rows["flags"] & _FLAG_TRUNCATED != 0).astype(np.uint8)
         columns["answers"] = np.where(answered, rows["answer_count"].astype(np.int32), _NONE)
         columns["server_port"] = np.where(client, rows["remote_port"], rows["local_port"])
+        columns["nat_port"] = np.zeros(len(batch), np.uint16)  # until enrichment knows better
+        columns["nat_address"] = np.zeros(len(batch), "V16")
         columns["question_kind"] = self._reading.kinds(rows["question_type"])
         wanted = np.ones(len(batch), np.bool_) if self._server_records else client
         understood = self._reading.add_messages(batch, wanted)

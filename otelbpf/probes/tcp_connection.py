@@ -85,8 +85,6 @@ _REMOTE_END = Known(
         names.OTELBPF_PEER_K8S_POD_UID,
         names.OTELBPF_PEER_K8S_NODE_NAME,
         names.OTELBPF_PEER_K8S_SERVICE_NAME,
-        names.OTELBPF_NAT_PEER_ADDRESS,
-        names.OTELBPF_NAT_PEER_PORT,
     ),
 )
 _ENDS = (
@@ -99,6 +97,8 @@ _ENDS = (
     Address(names.CLIENT_ADDRESS, "client_address"),
     _REMOTE_END,
     Number(names.NETWORK_PEER_PORT, "remote_port", absent=0),
+    Address(names.OTELBPF_NAT_PEER_ADDRESS, "nat_address"),
+    Number(names.OTELBPF_NAT_PEER_PORT, "nat_port", absent=0),
     Number(names.SERVER_PORT, "server_port", absent=0),
     Number(names.CLIENT_PORT, "client_port", absent=0),
     Number(names.OTELBPF_NETNS, "netns"),
@@ -210,6 +210,8 @@ class TcpConnections:
         _add_kinds(batch)
         _add_ports(batch)
         _add_durations(batch)
+        batch.columns["nat_port"] = np.zeros(len(batch), np.uint16)  # until enrichment knows better
+        batch.columns["nat_address"] = np.zeros(len(batch), "V16")
         for counter, counted in _NOT_ZERO.items():
             batch.columns[counted] = batch.number(counter) > 0
         if not batch.snapshot:

@@ -43,6 +43,9 @@ K8S_NAMESPACE_NAME = AttributeName("k8s.namespace.name", "str", registry=True, s
 K8S_POD_NAME = AttributeName("k8s.pod.name", "str", registry=True, stability="stable")
 K8S_POD_UID = AttributeName("k8s.pod.uid", "str", registry=True, stability="stable")
 K8S_CONTAINER_NAME = AttributeName("k8s.container.name", "str", registry=True, stability="stable")
+K8S_CONTAINER_RESTART_COUNT = AttributeName(
+    "k8s.container.restart_count", "int", "log records and spans only", registry=True, stability="stable"
+)
 K8S_DEPLOYMENT_NAME = AttributeName("k8s.deployment.name", "str", registry=True, stability="stable")
 K8S_STATEFULSET_NAME = AttributeName("k8s.statefulset.name", "str", registry=True, stability="stable")
 K8S_DAEMONSET_NAME = AttributeName("k8s.daemonset.name", "str", registry=True, stability="stable")
@@ -223,6 +226,11 @@ OTELBPF_MAP_NAME = AttributeName("otelbpf.map.name", "str")
 OTELBPF_CACHE_NAME = AttributeName("otelbpf.cache.name", "str")
 OTELBPF_CACHE_RESULT = AttributeName("otelbpf.cache.result", "str", "hit, miss, evicted")
 OTELBPF_METRIC_NAME = AttributeName("otelbpf.metric.name", "str")
+OTELBPF_WATCH_NAME = AttributeName("otelbpf.watch.name", "str", "pods, services, nodes, peer_pods, endpoint_slices")
+OTELBPF_WATCH_STATE = AttributeName("otelbpf.watch.state", "str", "answered, unanswered")
+OTELBPF_HOLD_OUTCOME = AttributeName(
+    "otelbpf.hold.outcome", "str", "named, nameless (the time was over), displaced (there was no room)"
+)
 CPU_MODE = AttributeName("cpu.mode", "str", "user, system", registry=True)
 
 EVENT_TCP_CONNECTION_CLOSED = EventName("otelbpf.tcp.connection.closed", "a TCP connection that was established ended")
@@ -236,6 +244,10 @@ EVENT_AGENT_CONFIG_RELOADED = EventName("otelbpf.agent.config_reloaded", "anothe
 EVENT_AGENT_PROBE_FAILED = EventName("otelbpf.agent.probe_failed", "a probe could not be attached")
 EVENT_AGENT_DATA_LOST = EventName("otelbpf.agent.data_lost", "events or records were lost; with the reason")
 EVENT_AGENT_EXPORTER_DOWN = EventName("otelbpf.agent.exporter_down", "a peer takes nothing any more")
+EVENT_AGENT_KUBERNETES_DOWN = EventName(
+    "otelbpf.agent.kubernetes_down", "the API server does not answer a watch any more; with the reason"
+)
+EVENT_AGENT_KUBERNETES_UP = EventName("otelbpf.agent.kubernetes_up", "the API server answers a watch again")
 EVENT_AGENT_EXPORTER_UP = EventName("otelbpf.agent.exporter_up", "the peer takes data again")
 
 HANDSHAKE_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0)
@@ -359,6 +371,24 @@ METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS = MetricName(
 METRIC_OTELBPF_AGENT_SERIES = MetricName(
     "otelbpf.agent.series", "UpDownCounter", "{series}", "Series kept for a metric"
 )
+METRIC_OTELBPF_AGENT_HOLD_ROWS = MetricName(
+    "otelbpf.agent.hold.rows", "Counter", "{row}", "Rows that waited for their pod to be known, by what came of it"
+)
+METRIC_OTELBPF_AGENT_WATCH_STATUS = MetricName(
+    "otelbpf.agent.watch.status", "UpDownCounter", "{watch}", "1 for each watch of the API server, by its state"
+)
+METRIC_OTELBPF_AGENT_WATCH_OUTAGE = MetricName(
+    "otelbpf.agent.watch.outage", "Gauge", "s", "How long a watch of the API server has not been answered; 0: it is"
+)
+METRIC_OTELBPF_AGENT_WATCH_OBJECTS = MetricName(
+    "otelbpf.agent.watch.objects", "UpDownCounter", "{object}", "Objects that a watch of the API server has brought"
+)
+METRIC_OTELBPF_AGENT_NAT_ENTRIES = MetricName(
+    "otelbpf.agent.nat.entries", "UpDownCounter", "{entry}", "Translated connections that are remembered"
+)
+METRIC_OTELBPF_AGENT_NAT_OVERFLOWS = MetricName(
+    "otelbpf.agent.nat.overflows", "Counter", "{overflow}", "Times that the kernel told of more than was read"
+)
 METRIC_PROCESS_CPU_TIME = MetricName(
     "process.cpu.time", "Counter", "s", "Total CPU seconds broken down by different CPU modes.", registry=True
 )
@@ -386,7 +416,7 @@ LEGACY_VALUES: Mapping[AttributeName, Mapping[str, str]] = {NET_TRANSPORT: {"tcp
 LEGACY_ONLY: frozenset[AttributeName] = frozenset({NET_PEER_NAME})
 """Older names that stages give themselves; left out when `attributes.legacy` is off."""
 
-RUN_ONLY: frozenset[AttributeName] = frozenset({CONTAINER_ID, CONTAINER_RUNTIME_NAME})
+RUN_ONLY: frozenset[AttributeName] = frozenset({CONTAINER_ID, CONTAINER_RUNTIME_NAME, K8S_CONTAINER_RESTART_COUNT})
 """Resource attributes that change with each run of the same thing: on log records and spans, never on metrics."""
 
 RESOURCE: tuple[AttributeName, ...] = (
@@ -394,6 +424,7 @@ RESOURCE: tuple[AttributeName, ...] = (
     *(TELEMETRY_DISTRO_NAME, TELEMETRY_DISTRO_VERSION, SYSTEMD_UNIT_NAME),
     *(CONTAINER_ID, CONTAINER_RUNTIME_NAME, CONTAINER_IMAGE_NAME, CONTAINER_IMAGE_TAGS),
     *(K8S_CLUSTER_NAME, K8S_NODE_NAME, K8S_NAMESPACE_NAME, K8S_POD_NAME, K8S_POD_UID, K8S_CONTAINER_NAME),
+    K8S_CONTAINER_RESTART_COUNT,
     *(K8S_DEPLOYMENT_NAME, K8S_STATEFULSET_NAME, K8S_DAEMONSET_NAME, K8S_REPLICASET_NAME, K8S_JOB_NAME),
     *(K8S_CRONJOB_NAME, K8S_POD_LABEL, K8S_POD_ANNOTATION),
 )

@@ -82,7 +82,7 @@ class Agent:
     def __init__(self, directory: Path, settings: Mapping[str, Any], *words: str, command: str = "run") -> None:
         self.lines: list[str] = []
         self._directory = directory
-        self._settings = settings
+        self._settings = {"health": {"endpoint": ""}, **settings}  # several agents run side by side
         self._command = [sys.executable, "-m", "otelbpf", command, "-c", str(directory / "otelbpf.yaml"), *words]
         self._instance = {"OTELBPF_INSTANCE": str(directory)}
 

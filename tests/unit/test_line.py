@@ -31,7 +31,7 @@ class KeepGood:
 
 
 class Stages:
-    """Stands for enrichment, filter, logs and metrics: keeps the order in which the line called it."""
+    """Stands for enrichment, filter, hold, logs and metrics: keeps the order in which the line called it."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -45,6 +45,12 @@ class Stages:
     def enrich(self, batch: Batch) -> Batch:
         self.calls.append(("enrich", batch.probe))
         return batch
+
+    def sifted(self, source: Source, batch: Batch) -> Batch:
+        return batch
+
+    def released(self, *, everything: bool = False) -> list[Batch]:
+        return []
 
     def update(self, batch: Batch) -> None:
         self.calls.append(("update", batch.probe))
@@ -68,7 +74,7 @@ def rows(*good: bool) -> np.ndarray[Any, Any]:
 def test_everything_is_learnt_before_anything_is_enriched() -> None:
     stages, requests = Stages(), []
     sources = [source("tcp"), source("dns"), source("idle")]
-    line = Line(stages, stages, stages, stages, requests.append, sources)  # type: ignore[arg-type]  # one stand-in for four
+    line = Line(stages, stages, stages, stages, requests.append, sources, stages)  # type: ignore[arg-type]  # one stand-in for five
     line.carry([Rows(sources[0], rows(True, True)), Rows(sources[1], rows(True, False)), Rows(sources[2], rows())], 7)
     assert stages.calls == [
         ("learn", [("tcp", 2), ("dns", 1)]),
@@ -84,7 +90,7 @@ def test_everything_is_learnt_before_anything_is_enriched() -> None:
 
 def test_a_snapshot_is_carried_and_is_not_an_event() -> None:
     stages, one = Stages(), source("tcp")
-    line = Line(stages, stages, stages, stages, lambda _request: None, [one])  # type: ignore[arg-type]
+    line = Line(stages, stages, stages, stages, lambda _request: None, [one], stages)  # type: ignore[arg-type]
     line.carry([Rows(one, rows(True), snapshot=True)], 0)
     assert ("update", "tcp") in stages.calls
     assert one.processed == 0
@@ -92,7 +98,7 @@ def test_a_snapshot_is_carried_and_is_not_an_event() -> None:
 
 def test_many_rows_are_encoded_in_pieces_and_a_snapshot_whole() -> None:
     stages, one = Stages(), source("tcp")
-    line = Line(stages, stages, stages, stages, lambda _request: None, [one])  # type: ignore[arg-type]
+    line = Line(stages, stages, stages, stages, lambda _request: None, [one], stages)  # type: ignore[arg-type]
     many = rows(*[True] * (PIECE_ROWS + 1))
     line.carry([Rows(one, many)], 0)
     line.carry([Rows(one, many, snapshot=True)], 0)
@@ -102,7 +108,7 @@ def test_many_rows_are_encoded_in_pieces_and_a_snapshot_whole() -> None:
 
 def test_what_the_filter_drops_is_counted_and_goes_no_further() -> None:
     stages, half = Stages(), source("half")
-    line = Line(stages, stages, stages, stages, lambda _request: None, [half])  # type: ignore[arg-type]
+    line = Line(stages, stages, stages, stages, lambda _request: None, [half], stages)  # type: ignore[arg-type]
     line.carry([Rows(half, rows(True, True, True))], 0)
     assert (half.processed, half.filtered) == (2, 1)
 

@@ -25,7 +25,7 @@ class Drain:
 
 
 def ledger(*waiting: int) -> EventLedger:
-    source = SimpleNamespace(processed=3, filtered=0, carrying=0, prepare=SimpleNamespace(undecodable=0))
+    source = SimpleNamespace(processed=3, filtered=0, carrying=0, held=0, prepare=SimpleNamespace(undecodable=0))
     probe = SimpleNamespace(probe=SimpleNamespace(name="tcp", events=("one",)), counts=COUNTS)
     line = SimpleNamespace(sources=[source])
     return Node([probe], Drain(*waiting), line, None).ledgers()["tcp"]  # type: ignore[list-item, arg-type]

@@ -9,8 +9,8 @@ from otelbpf.batch import Batch
 from otelbpf.config import Config
 from otelbpf.config.settings import Resource
 from otelbpf.enrich import Enrichment
+from otelbpf.enrich.image import image_facts
 from otelbpf.enrich.machine import RecordedMachine
-from otelbpf.enrich.resource import _image
 from tests.unit.enrich.rows import CGROUP, PROCESS, SECOND, rows, tcp, values
 
 ID = "0123456789abcdef" * 4
@@ -172,9 +172,9 @@ def test_resources_age():
 )
 def test_images(reference, name, tags):
     wanted = {"container.image.name": name, **({"container.image.tags": tags} if tags else {})}
-    assert _image(reference) == wanted
+    assert image_facts(reference) == wanted
 
 
 @pytest.mark.parametrize("reference", ["", "sha256:00ff", "@sha256:00ff"])
 def test_images_that_are_not_named(reference):
-    assert _image(reference) == {}
+    assert image_facts(reference) == {}

@@ -1,0 +1,142 @@
+"""Who holds an address, and who held it when: pods, services and nodes.
+
+The API tells of changes a moment after they happen, but an address is given to the next pod only after the last one
+has let it go. So of two who claim one for the same moment the earlier is right as long as it is known to have ended
+later, else the one made last.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+NS_PER_S = 10**9
+SKEW_NS = 10 * NS_PER_S
+"""Clocks of the API server and of this node may differ so much; times of making are in whole seconds besides."""
+ENDED_FOR_NS = 300 * NS_PER_S
+"""Connections to a pod that is gone still end for some minutes."""
+HOLDERS_OF_ADDRESS = 16
+MAPPED = bytes(10) + b"\xff\xff"
+POD, SERVICE, NODE = "pod", "service", "node"
+
+
+class Holder(Struct, eq=False, gc=False):
+    """Something that has addresses. Compared by identity: what is said of it never changes, only when it ended."""
+
+    kind: str
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    node: str = ""
+    workload_kind: str = ""
+    workload_name: str = ""
+    service_name: str = ""
+    service_namespace: str = ""
+    begins_ns: int = 0
+    """Unix time at which it was made; 0: not known."""
+    ends_ns: int = 0
+    """Unix time at which it was seen to have ended; 0: it is there."""
+    ports: tuple[int, ...] = ()
+    """Of a service: to tell several that share an address apart."""
+
+    def same(self, other: Holder) -> bool:
+        """Whether the same is said of both."""
+        return self.said() == other.said()
+
+    def said(self) -> tuple[object, ...]:
+        return tuple(getattr(self, field) for field in _SAID)
+
+    def held(self, time_ns: int) -> bool:
+        return self.begins_ns - SKEW_NS <= time_ns and (not self.ends_ns or time_ns < self.ends_ns)
+
+
+_SAID = tuple(field for field in Holder.__struct_fields__ if field != "ends_ns")
+
+
+class Holders:
+    """Address → who holds it or held it. Changed by one thread, read by others: what is read is never changed."""
+
+    def __init__(self) -> None:
+        self._of: dict[bytes, tuple[Holder, ...]] = {}
+        self._ended: deque[tuple[int, Holder, tuple[bytes, ...]]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def of(self, address: bytes) -> tuple[Holder, ...]:
+        """All who claim or claimed *address*, the newest last."""
+        return self._of.get(address, ())
+
+    def add(self, holder: Holder, addresses: Iterable[bytes]) -> None:
+        """*holder* has *addresses* from now on."""
+        for address in addresses:
+            others = tuple(other for other in self._of.get(address, ()) if other is not holder)
+            self._of[address] = (*others, holder)[-HOLDERS_OF_ADDRESS:]
+
+    def end(self, holder: Holder, addresses: Sequence[bytes], now_ns: int) -> None:
+        """*holder* has lost *addresses* at *now_ns*; what happened before is still its."""
+        holder.ends_ns = now_ns
+        self._ended.append((now_ns, holder, tuple(addresses)))
+
+    def replace(self, old: Holder, new: Holder, addresses: Iterable[bytes]) -> None:
+        """*new* is another description of *old*, for all times."""
+        for address in addresses:
+            claims = self._of.get(address, ())
+            if old in claims:
+                self._of[address] = tuple(new if claim is old else claim for claim in claims)
+
+    def drop(self, holder: Holder, addresses: Iterable[bytes]) -> None:
+        """*holder* never had *addresses*, as far as anyone will ask."""
+        for address in addresses:
+            left = tuple(claim for claim in self._of.get(address, ()) if claim is not holder)
+            if left:
+                self._of[address] = left
+            else:
+                self._of.pop(address, None)
+
+    def forget_ended(self) -> None:
+        """Forgets all who have ended, now."""
+        self.sweep(self._ended[-1][0] + ENDED_FOR_NS + 1 if self._ended else 0)
+
+    def sweep(self, now_ns: int) -> None:
+        """Forgets those who ended long ago."""
+        while self._ended and self._ended[0][0] + ENDED_FOR_NS < now_ns:
+            _, holder, addresses = self._ended.popleft()
+            self.drop(holder, addresses)
+
+
+def held_by(claims: Sequence[Holder], time_ns: int, port: int = 0) -> Holder | None:
+    """Who of *claims* had the address at *time_ns* (Unix time); *port* tells services that share one apart."""
+    holding = [claim for claim in claims if claim.held(time_ns)]
+    if port and len(holding) > 1:
+        holding = [claim for claim in holding if port in claim.ports] or holding
+    ended = [claim for claim in holding if claim.ends_ns]
+    if ended:
+        return min(ended, key=lambda claim: claim.ends_ns)
+    if holding:
+        return max(holding, key=lambda claim: claim.begins_ns)
+    before = [claim for claim in claims if claim.ends_ns and claim.ends_ns <= time_ns]
+    return max(before, key=lambda claim: claim.ends_ns, default=None)
+
+
+def packed(text: str | None) -> bytes | None:
+    """An address as the kernel side writes it, 16 bytes; None for what is none."""
+    try:
+        if not text or text == "None":
+            return None
+        if ":" in text:
+            return socket.inet_pton(socket.AF_INET6, text)
+        return MAPPED + socket.inet_pton(socket.AF_INET, text)
+    except OSError:
+        return None
+
+
+def packed_all(texts: Iterable[str | None]) -> tuple[bytes, ...]:
+    """The addresses among *texts*, each once, in order."""
+    return tuple(dict.fromkeys(address for text in texts if (address := packed(text)) is not None))

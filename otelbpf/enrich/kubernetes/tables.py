@@ -1,0 +1,274 @@
+"""What is kept of each kind of object. A table is filled by the watching thread alone; others only read its dicts.
+
+`put` takes an object as JSON and gives what it says of itself, `gone` one that was deleted, `uids` those that are there.
+Times are Unix time in ns.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from sys import intern
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Raw
+
+from otelbpf.enrich.kubernetes import identity, objects
+from otelbpf.enrich.kubernetes.holders import ENDED_FOR_NS, NODE, NS_PER_S, POD, SERVICE, Holder, Holders, packed_all
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from otelbpf.config import Kubernetes
+    from otelbpf.enrich.kubernetes.identity import Pod
+
+Json = bytes | Raw
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+FINISHED = ("Succeeded", "Failed")
+"""Phases in which a pod has given back its address although its object is still there."""
+
+
+class Table(Protocol):
+    """Where a watch puts what it is told."""
+
+    def put(self, raw: Json, now_ns: int) -> objects.Metadata: ...
+    def gone(self, uid: str, now_ns: int) -> None: ...
+    def uids(self) -> Collection[str]: ...
+
+
+class OwnPods:
+    """The pods of this node, by the UID in their cgroups."""
+
+    def __init__(self, settings: Kubernetes) -> None:
+        self._settings = settings
+        self._decoder = objects.decoder(objects.PodObject)
+        self._by_uid: dict[str, Pod] = {}
+        self._gone: deque[tuple[int, Pod]] = deque()
+        self.by_cgroup_uid: dict[str, Pod] = {}
+
+    def put(self, raw: Json, now_ns: int) -> objects.Metadata:
+        found = self._decoder.decode(raw)
+        before = self._by_uid.get(found.metadata.uid)
+        pod = identity.pod_of(found, self._settings, before)
+        if pod != before:  # most changes are of conditions, and what was made of the pod stays good
+            self._by_uid[pod.uid] = self.by_cgroup_uid[pod.cgroup_uid] = pod
+        metadata: objects.Metadata = found.metadata
+        return metadata
+
+    def gone(self, uid: str, now_ns: int) -> None:
+        pod = self._by_uid.pop(uid, None)
+        if pod is not None:
+            self._gone.append((now_ns, pod))
+
+    def uids(self) -> Collection[str]:
+        return self._by_uid.keys()
+
+    def sweep(self, now_ns: int) -> None:
+        """Forgets pods that were deleted long ago."""
+        while self._gone and self._gone[0][0] + ENDED_FOR_NS < now_ns:
+            _, pod = self._gone.popleft()
+            if self.by_cgroup_uid.get(pod.cgroup_uid) is pod and pod.uid not in self._by_uid:
+                del self.by_cgroup_uid[pod.cgroup_uid]
+
+
+class _Held:
+    """What most tables do: an object is one holder of some addresses."""
+
+    def __init__(self, holders: Holders, kind: Any) -> None:
+        self._holders = holders
+        self._decoder = objects.decoder(kind)
+        self._known: dict[str, tuple[Holder, tuple[bytes, ...]]] = {}
+
+    def gone(self, uid: str, now_ns: int) -> None:
+        holder, addresses = self._known.pop(uid, (None, ()))
+        if holder is not None:
+            self._end(holder, addresses, now_ns)
+
+    def uids(self) -> Collection[str]:
+        return self._known.keys()
+
+    def _end(self, holder: Holder, addresses: tuple[bytes, ...], now_ns: int) -> None:
+        if not holder.ends_ns:
+            self._holders.end(holder, addresses, now_ns)
+
+    def _keep(self, holder: Holder, addresses: tuple[bytes, ...], now_ns: int) -> Holder:
+        """Takes in *holder* as it is now; gives the one that stands for it."""
+        before, held = self._known.get(holder.uid, (None, ()))
+        if before is not None and held and addresses != held:  # it got others: what was before stays with the old ones
+            self._end(before, held, now_ns)
+            holder.begins_ns = now_ns
+            before, held = None, ()
+        elif before is not None:
+            holder.begins_ns = before.begins_ns
+            holder.ends_ns = before.ends_ns
+            if before.same(holder):
+                holder = before
+            elif held:
+                self._holders.replace(before, holder, held)
+        if addresses != held:
+            self._holders.add(holder, addresses)
+        self._known[holder.uid] = (holder, addresses)
+        return holder
+
+
+class PeerPods(_Held):
+    """All pods of the cluster, as the other ends of connections."""
+
+    def __init__(self, holders: Holders) -> None:
+        super().__init__(holders, objects.PeerPodObject)
+
+    def put(self, raw: Json, now_ns: int) -> objects.Metadata:
+        found = self._decoder.decode(raw)
+        metadata: objects.Metadata = found.metadata
+        status = found.status
+        addresses: tuple[bytes, ...] = ()
+        if not found.spec.host_network:  # else it has the node's, which stand for the node
+            addresses = packed_all(one.ip for one in status.pod_ips or ()) or packed_all((status.pod_ip,))
+        holder = self._keep(_pod_holder(metadata, found.spec.node_name or ""), addresses, now_ns)
+        if status.phase in FINISHED:
+            self._end(holder, addresses, now_ns)
+        return metadata
+
+
+class Nodes(_Held):
+    """All nodes."""
+
+    def __init__(self, holders: Holders) -> None:
+        super().__init__(holders, objects.NodeObject)
+
+    def put(self, raw: Json, now_ns: int) -> objects.Metadata:
+        found = self._decoder.decode(raw)
+        name = intern(found.metadata.name)
+        holder = Holder(NODE, name, uid=found.metadata.uid, node=name)
+        self._keep(holder, packed_all(one.address for one in found.status.addresses or ()), now_ns)
+        metadata: objects.Metadata = found.metadata
+        return metadata
+
+
+class Services(_Held):
+    """All services: their addresses, their ports on nodes, and the names outside that some stand for."""
+
+    def __init__(self, holders: Holders) -> None:
+        super().__init__(holders, objects.ServiceObject)
+        self._reached: dict[str, tuple[tuple[int, ...], str]] = {}
+        self.by_node_port: dict[int, Holder] = {}
+        self.by_external_name: dict[str, Holder] = {}
+
+    def put(self, raw: Json, now_ns: int) -> objects.Metadata:
+        found = self._decoder.decode(raw)
+        metadata: objects.Metadata = found.metadata
+        spec = found.spec
+        ports = spec.ports or ()
+        holder = Holder(
+            SERVICE,
+            metadata.name,
+            metadata.namespace,
+            metadata.uid,
+            service_name=metadata.name,
+            service_namespace=metadata.namespace,
+            begins_ns=_made_ns(metadata),
+            ports=tuple(port.port for port in ports),
+        )
+        balancer = found.status.load_balancer
+        ingress = (balancer.ingress if balancer is not None else None) or ()
+        texts = [spec.cluster_ip, *(spec.cluster_ips or ()), *(spec.external_ips or ()), *(one.ip for one in ingress)]
+        holder = self._keep(holder, packed_all(texts), now_ns)
+        self._forget_ways(metadata.uid)
+        node_ports = tuple(port.node_port for port in ports if port.node_port)
+        outside = (spec.external_name or "").rstrip(".").lower() if spec.type == "ExternalName" else ""
+        self._reached[metadata.uid] = (node_ports, outside)
+        self.by_node_port.update(dict.fromkeys(node_ports, holder))
+        if outside:
+            self.by_external_name[outside] = holder
+        return metadata
+
+    def gone(self, uid: str, now_ns: int) -> None:
+        self._forget_ways(uid)
+        super().gone(uid, now_ns)
+
+    def _forget_ways(self, uid: str) -> None:
+        ports, outside = self._reached.pop(uid, ((), ""))
+        for port in ports:
+            if self.by_node_port[port].uid == uid:
+                del self.by_node_port[port]
+        if outside and self.by_external_name[outside].uid == uid:
+            del self.by_external_name[outside]
+
+
+class Slices:
+    """All EndpointSlices: the pods behind services, in far fewer objects and changes than the pods themselves."""
+
+    def __init__(self, holders: Holders) -> None:
+        self._holders = holders
+        self._decoder = objects.decoder(objects.SliceObject)
+        self._known: dict[str, dict[bytes, Holder]] = {}
+
+    def put(self, raw: Json, now_ns: int) -> objects.Metadata:
+        found = self._decoder.decode(raw)
+        metadata: objects.Metadata = found.metadata
+        uid = metadata.uid
+        before = self._known.get(uid, {})
+        now: dict[bytes, Holder] = {}
+        for address, holder in _endpoints(found, now_ns):
+            known = before.get(address)
+            if known is not None:
+                holder.begins_ns = known.begins_ns
+            if known is not None and known.same(holder):
+                now[address] = known
+            else:
+                now[address] = holder
+                self._holders.add(holder, (address,))
+        for address, holder in before.items():
+            if now.get(address) is not holder:
+                self._holders.end(holder, (address,), now_ns)
+        self._known[uid] = now
+        return metadata
+
+    def gone(self, uid: str, now_ns: int) -> None:
+        for address, holder in self._known.pop(uid, {}).items():
+            self._holders.end(holder, (address,), now_ns)
+
+    def uids(self) -> Collection[str]:
+        return self._known.keys()
+
+
+def _endpoints(found: Any, now_ns: int) -> Iterable[tuple[bytes, Holder]]:
+    service = (found.metadata.labels or {}).get(SERVICE_NAME_LABEL, "")
+    for endpoint in found.endpoints or ():
+        target = endpoint.target_ref
+        if target is None or target.kind != "Pod":
+            continue
+        for address in packed_all(endpoint.addresses or ()):
+            yield (
+                address,
+                Holder(
+                    POD,
+                    target.name,
+                    intern(target.namespace),
+                    target.uid,
+                    intern(endpoint.node_name or ""),
+                    service_name=intern(service),
+                    service_namespace=intern(target.namespace),
+                    begins_ns=now_ns,
+                ),
+            )
+
+
+def _pod_holder(metadata: Any, node: str) -> Holder:
+    kind, workload = identity.workload_of(metadata)
+    return Holder(
+        POD,
+        metadata.name,
+        intern(metadata.namespace),
+        metadata.uid,
+        intern(node),
+        intern(kind),
+        intern(workload),
+        intern(identity.service_name(metadata)),
+        intern(identity.service_namespace(metadata)),
+        begins_ns=_made_ns(metadata),
+    )
+
+
+def _made_ns(metadata: Any) -> int:
+    made = metadata.creation_timestamp
+    return int(made.timestamp()) * NS_PER_S if made is not None else 0

@@ -1,0 +1,258 @@
+"""The thread that keeps what is known of the cluster as the API server has it: all watches, one after another.
+
+This node's pods come first and at once. What is asked for the whole cluster starts after a random moment, so that
+the agents of all nodes do not ask together.
+"""
+
+from __future__ import annotations
+
+import random
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from otelbpf.enrich.kubernetes import objects
+from otelbpf.enrich.kubernetes.api import SERVICE_ACCOUNT, Api, ApiError
+from otelbpf.enrich.kubernetes.cluster import Known
+from otelbpf.enrich.kubernetes.conntrack import Conntrack
+from otelbpf.enrich.kubernetes.holders import Holders
+from otelbpf.enrich.kubernetes.tables import Nodes, OwnPods, PeerPods, Services, Slices
+from otelbpf.enrich.kubernetes.watch import Resource, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from otelbpf.config import Kubernetes
+
+PROC = Path("/proc")
+PODS = "/api/v1/pods"
+SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
+SPREAD_S = 2.0
+SWEEP_S = 10.0
+NODE_AGAIN_S = 5.0
+STOP_S = 2.0
+SENTENCES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class WatchState:
+    """What the agent says of one watch."""
+
+    name: str
+    answered: bool
+    since_ns: int
+    """Unix time from which on it is not answered; 0 while it is."""
+    reason: str
+    objects: int
+    undecodable: int
+
+
+class Watcher:
+    """Watches while entered. `known` may be asked from any thread at any time."""
+
+    def __init__(
+        self, settings: Kubernetes, environ: Mapping[str, str], host_name: str | None, proc: Path = PROC
+    ) -> None:
+        self._settings = settings
+        self._environ = environ
+        self._host_name = host_name or ""
+        self._api = Api(settings, environ)
+        self._own = OwnPods(settings)
+        self._holders = Holders()
+        services = Services(self._holders)
+        self.conntrack = Conntrack(proc)
+        self.known = Known(settings, self._own, self._holders, services, self.conntrack)
+        self._peers: Watch | None = None
+        self._own_watch: Watch | None = None
+        self._watches = [
+            self._watch("services", "/api/v1/services", services),
+            self._watch("nodes", "/api/v1/nodes", Nodes(self._holders)),
+        ]
+        if settings.peers in ("pods", "auto"):
+            self._peers = self._watch("peer_pods", PODS, PeerPods(self._holders))
+            self._peers.most = settings.max_peer_pods if settings.peers == "auto" else 0
+            self._watches.append(self._peers)
+        elif settings.peers == "endpoints":
+            self._watches.append(self._watch("endpoint_slices", SLICES, Slices(self._holders)))
+        self._node_error = ""
+        self.sentences: deque[str] = deque(maxlen=SENTENCES)
+        """What a person should know, oldest first."""
+        self.on_change: Callable[[str, str], None] | None = None
+        """Told when a watch is not answered any more (its name, the reason) and when it is again (an empty reason)."""
+        self._stopping = threading.Event()
+        self._tried = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kubernetes", daemon=True)
+
+    def __enter__(self) -> Self:
+        self.conntrack.__enter__()
+        self._selector = selectors.DefaultSelector()
+        self._waker, self._waking = socket.socketpair()
+        self._selector.register(self._waking, selectors.EVENT_READ)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._waker.send(b"x")
+        self._thread.join(STOP_S)  # the head of an answer may be waited for; the thread is a daemon
+        self._waker.close()
+        self.conntrack.__exit__(None, None, None)
+
+    def wait(self, seconds: float) -> bool:
+        """Waits until this node's pods were listed once, or it was found that they cannot be; says whether they were."""
+        self._tried.wait(seconds)
+        return self._own_watch is not None and self._own_watch.health.listed
+
+    def states(self) -> Iterator[WatchState]:
+        """How each watch fares, now; from any thread."""
+        if self._node_error:
+            yield WatchState("node", answered=False, since_ns=0, reason=self._node_error, objects=0, undecodable=0)
+        for watch in self._all():
+            health = watch.health
+            yield WatchState(
+                watch.resource.name,
+                health.listed and not health.down_since_ns,
+                health.down_since_ns,
+                health.reason,
+                len(watch.table.uids()),
+                health.undecodable,
+            )
+
+    def examine(self) -> Iterator[tuple[str, bool, str]]:
+        """Asks for one object of each kind, without watching: its name, whether that was refused, and a sentence."""
+        self._find_node()
+        yield "node", bool(self._node_error), self._node_error or f"{self.known.node_name} at {self._api.host}"
+        for watch in () if self._node_error else self._all():
+            resource = watch.resource
+            query = {"limit": "1"} | ({"fieldSelector": resource.selector} if resource.selector else {})
+            try:
+                self._api.get(resource.path, query)
+            except ApiError as error:
+                yield resource.name, True, f"{error.reason}; names of that kind will be missing"
+            else:
+                yield resource.name, False, f"may be listed{f' ({resource.selector})' if resource.selector else ''}"
+
+    def _all(self) -> list[Watch]:
+        own = self._own_watch
+        return [own, *self._watches] if own is not None else list(self._watches)
+
+    def _watch(self, name: str, path: str, table: Nodes | PeerPods | Services | Slices | OwnPods) -> Watch:
+        due_s = time.monotonic() + random.uniform(0, SPREAD_S)  # noqa: S311 - no secret
+        return Watch(Resource(name, path), table, self._api, due_s, tell=self._told)
+
+    def _run(self) -> None:
+        node_due_s = sweep_due_s = 0.0
+        while not self._stopping.is_set():
+            now_s = time.monotonic()
+            if self._own_watch is None and now_s >= node_due_s:
+                self._find_node()
+                node_due_s = time.monotonic() + NODE_AGAIN_S
+            for watch in self._all():
+                watch.check(now_s)
+                if watch.stream is None and not watch.too_many and watch.due_s <= time.monotonic():
+                    watch.open()
+            self._choose_peers()
+            self._wait_and_read(node_due_s)
+            if self._node_error or (self._own_watch is not None and self._own_watch.tried):
+                self._tried.set()
+            if now_s >= sweep_due_s:
+                self._sweep()
+                sweep_due_s = now_s + SWEEP_S
+        for watch in self._all():
+            watch.close()
+
+    def _wait_and_read(self, node_due_s: float) -> None:
+        """Waits for what comes first: something to read, a watch that is due, the end."""
+        reading = {watch.stream.fileno(): watch for watch in self._all() if watch.stream is not None}
+        for descriptor in reading:
+            self._selector.register(descriptor, selectors.EVENT_READ)
+        due = [watch.due_s for watch in self._all() if watch.stream is None and not watch.too_many]
+        if self._own_watch is None:
+            due.append(node_due_s)
+        more = [watch for watch in reading.values() if watch.stream is not None and watch.stream.more]
+        wait_s = 0.0 if more else max(0.0, min([*due, time.monotonic() + SWEEP_S]) - time.monotonic())
+        ready = self._selector.select(wait_s)
+        for descriptor in reading:
+            self._selector.unregister(descriptor)
+        for watch in dict.fromkeys([*(reading[key.fd] for key, _ in ready if key.fd in reading), *more]):
+            watch.read()
+
+    def _sweep(self) -> None:
+        now_ns = time.time_ns()
+        self._own.sweep(now_ns)
+        self._holders.sweep(now_ns)
+
+    def _choose_peers(self) -> None:
+        """`auto`: with too many pods their EndpointSlices are watched instead."""
+        peers = self._peers
+        if peers is None or not peers.too_many:
+            return
+        self.sentences.append(
+            f"kubernetes: the cluster has more than {peers.most} pods (kubernetes.max_peer_pods), so the other ends of "
+            "connections are named by EndpointSlices: pods that no service selects stay without a name"
+        )
+        now_ns = time.time_ns()
+        for uid in list(peers.table.uids()):
+            peers.table.gone(uid, now_ns)
+        self._holders.forget_ended()
+        self._watches[self._watches.index(peers)] = self._watch("endpoint_slices", SLICES, Slices(self._holders))
+        self._peers = None
+
+    def _find_node(self) -> None:
+        try:
+            name = self.known.node_name or self._asked_node()
+        except (ApiError, msgspec.MsgspecError) as error:
+            if not self._node_error:
+                self._told_of("node", str(error))
+            self._node_error = str(error)
+            return
+        if self._node_error:
+            self._told_of("node", "")
+        self._node_error = ""
+        self.known.node_name = name
+        self._own_watch = Watch(
+            Resource("pods", PODS, f"spec.nodeName={name}"), self._own, self._api, 0.0, tell=self._told
+        )
+
+    def _asked_node(self) -> str:
+        """The host's name if a node has it, else the node that holds our own pod, else the host's name all the same."""
+        try:
+            self._api.get(f"/api/v1/nodes/{self._host_name.lower()}", {})
+        except ApiError as error:
+            if error.status not in (403, 404):
+                raise
+        else:
+            return self._host_name.lower()
+        pod = self._environ.get("POD_NAME") or self._environ.get("HOSTNAME", "")
+        namespace = self._environ.get("POD_NAMESPACE") or _own_namespace()
+        if pod and namespace:
+            try:
+                body = self._api.get(f"/api/v1/namespaces/{namespace}/pods/{pod}", {})
+                return msgspec.json.decode(body, type=objects.PodObject).spec.node_name or self._host_name.lower()
+            except ApiError as error:
+                if error.status not in (403, 404):
+                    raise
+        return self._host_name.lower()
+
+    def _told(self, watch: Watch, reason: str) -> None:
+        self._told_of(watch.resource.name, reason)
+
+    def _told_of(self, name: str, reason: str) -> None:
+        what = f"not answered: {reason}; names of that kind are missing until it is" if reason else "answered again"
+        self.sentences.append(f"kubernetes: {name}: {what}")
+        if self.on_change is not None:
+            self.on_change(name, reason)
+
+
+def _own_namespace() -> str:
+    try:
+        return (SERVICE_ACCOUNT / "namespace").read_text().strip()
+    except OSError:
+        return ""

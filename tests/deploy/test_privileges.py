@@ -1,0 +1,95 @@
+"""The capabilities of the DaemonSet suffice, and each of them is needed: the agent runs here with just those."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from otelbpf.kernel import capabilities
+from tests.deploy.objects import MANIFESTS, ROOT, container, read
+from tests.e2e.agent import parse_summary
+from tests.e2e.polling import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CAPABILITIES = container(read(MANIFESTS / "daemonset.yaml"))["securityContext"]["capabilities"]["add"]
+NOBODY = 65534
+EXECUTABLE = """
+import sys
+from pathlib import Path
+from otelbpf.enrich.machine import Machine
+pid = int(sys.argv[1])
+print(Machine().executable_path(Path(f"/proc/{pid}/exe").stat().st_ino, pid))
+"""
+
+
+def confined(given: list[str], *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs our Python as the container would: root with no other capabilities, a read-only root file system, and the
+    private cgroup namespace that runtimes give to whoever is not privileged."""
+    mask = ",".join(("-all", *(f"+{name.lower()}" for name in given)))
+    limits = ["setpriv", "--no-new-privs", "--inh-caps", mask, "--ambient-caps", mask, "--bounding-set", mask]
+    script = 'mount -o remount,bind,ro / && exec "$@"'
+    return subprocess.run(
+        ["unshare", "--mount", "--cgroup", "sh", "-c", script, "sh", *limits, sys.executable, *words],
+        capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "OTELBPF_INSTANCE": f"deploy{os.getpid()}"},
+    )  # fmt: skip
+
+
+@contextmanager
+def stranger() -> Iterator[int]:
+    """A process of another user, as those are that are older than the agent."""
+    command = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "sleep", "60"]
+    process = subprocess.Popen(command)
+    try:
+        wait_for(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", "another user's process")
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_they_are_those_that_the_agent_asks_for():
+    assert {f"CAP_{name}" for name in CAPABILITIES} == set(capabilities.NEEDED) | set(capabilities.recommended(uid=0))
+
+
+def test_check_finds_nothing_missing():
+    report = json.loads(confined(CAPABILITIES, "-m", "otelbpf", "check", "--json").stdout)
+    states = {row["subject"]: row["state"] for row in report["rows"]}
+    assert states["capabilities"] == "ok"
+    assert {probe["name"]: probe["state"] for probe in report["probes"]} == dict.fromkeys(
+        ("cgroup", "dns_lookup", "process", "tcp_connection"), "ok"
+    )
+
+
+def test_the_agent_runs_and_writes_nothing():
+    off = ["--set", "health.endpoint=", "--set", "telemetry.enabled=false"]
+    done = confined(CAPABILITIES, "-m", "otelbpf", "run", "--for", "1s", *off)
+    assert done.returncode == 0, done.stderr
+    assert "ready: dns_lookup" in done.stderr
+    assert all(row.balanced for row in parse_summary(done.stderr.splitlines()).events.values())
+
+
+def test_programs_of_other_users_have_names():
+    with stranger() as pid:
+        assert confined(CAPABILITIES, "-c", EXECUTABLE, str(pid)).stdout.strip().endswith("/sleep")
+
+
+@pytest.mark.parametrize("name", sorted(set(CAPABILITIES) - {"SYS_PTRACE"}))
+def test_it_does_not_start_without(name):
+    done = confined([other for other in CAPABILITIES if other != name], "-m", "otelbpf", "run", "--for", "1s")
+    assert "ready: dns_lookup" not in done.stderr
+    assert f"missing capability CAP_{name}:" in done.stderr
+
+
+def test_without_ptrace_programs_of_other_users_have_none():
+    fewer = [name for name in CAPABILITIES if name != "SYS_PTRACE"]
+    with stranger() as pid:
+        assert "Permission denied" in confined(fewer, "-c", EXECUTABLE, str(pid)).stderr

@@ -59,6 +59,7 @@ lint: $(VENV)/.installed-dev   ## ruff, mypy, clang-format
 	$(VENV)/bin/ruff check $(SOURCES)
 	$(VENV)/bin/ruff format --check $(SOURCES)
 	$(VENV)/bin/mypy
+	@command -v clang-format >/dev/null || { echo "lint: clang-format is missing; make setup-test (root) installs it" >&2; exit 1; }
 	clang-format --dry-run --Werror $(C_SOURCES)
 
 format: $(VENV)/.installed-dev ## what lint wants, as far as a program can do it

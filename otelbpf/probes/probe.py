@@ -168,4 +168,6 @@ class Probe:
     snapshot_map: str | None = None
     sweep: str | None = None
     """A `syscall` program run each second (what has timed out)."""
+    cost: str = ""
+    """What it costs in the kernel, measured as docs/performance.md says; empty when nothing is to be felt."""
     map_sizes: Callable[[Any], Mapping[str, int]] = field(default=lambda _config: {})

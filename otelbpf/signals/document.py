@@ -22,10 +22,11 @@ def tables(probes: Sequence[Probe]) -> str:
 
 
 def probes(declared: Sequence[Probe]) -> str:
-    """Plain text for a terminal: each probe with the ways it gets its signal, its log records and its metrics."""
+    """Plain text for a terminal: each probe with the ways it gets its signal, its cost, log records and metrics."""
     lines: list[str] = []
     for probe in declared:
         lines += [f"{probe.name}: {probe.summary}", *_ways(probe)]
+        lines += [f"  cost: {probe.cost}"] if probe.cost else []
         for name, attributes in {event.name: event.attributes for event in probe.events}.items():
             lines.append(f"  log record {name}: {_described(name)}")
             lines += [f"    {attribute}" for attribute in attribute_names(attributes)]

@@ -11,6 +11,7 @@ import pytest
 
 from otelbpf.config import Config, Console, OtlpGrpc, OtlpHttp, Retry, Spool, Tls
 from otelbpf.config.settings import Telemetry as TelemetrySettings
+from otelbpf.enrich.kubernetes.watcher import WatchState
 from otelbpf.export import Exporters, exporters
 from otelbpf.export.instruments import all_instruments
 from otelbpf.export.numbers import AgentNumbers, MapFill, ProbeStatus, RunTime
@@ -47,6 +48,9 @@ class Agent:
             maps={"filter_ports": MapFill(3, 64)},
             caches={"process": (10, 5, 1, 4)},
             series={"otelbpf.tcp.io": 42},
+            watches=[WatchState("pods", False, time.time_ns() - 10**9, "refused", 3, 0)],
+            held={"named": 2},
+            nat=(1, 0),
         )
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -69,11 +69,18 @@ def bpf_stats() -> Iterator[None]:
         os.close(fd)
 
 
+def _descriptors(pid: int) -> Iterator[str]:
+    """What the kernel says of each open file of *pid*; one that is closed meanwhile is left out."""
+    for file in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):
+            yield file.read_text()
+
+
 def bpf_runs(pid: int) -> dict[str, Runs]:
     """The programs that *pid* holds, by name."""
     numbers = set()
-    for file in Path(f"/proc/{pid}/fdinfo").iterdir():
-        if match := re.search(r"^prog_id:\s*(\d+)", file.read_text(), re.MULTILINE):
+    for text in _descriptors(pid):
+        if match := re.search(r"^prog_id:\s*(\d+)", text, re.MULTILINE):
             numbers.add(int(match[1]))
     listed = json.loads(subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, check=True).stdout)
     return {
@@ -88,8 +95,8 @@ def bpf_runs(pid: int) -> dict[str, Runs]:
 def bpf_memory(pid: int) -> int:
     """Bytes of all BPF maps that *pid* holds, rings included."""
     held = {}
-    for file in Path(f"/proc/{pid}/fdinfo").iterdir():
-        fields = dict(re.findall(r"^(map_id|memlock):\s*(\d+)$", file.read_text(), re.MULTILINE))
+    for text in _descriptors(pid):
+        fields = dict(re.findall(r"^(map_id|memlock):\s*(\d+)$", text, re.MULTILINE))
         if fields.keys() == {"map_id", "memlock"}:  # a link of an iterator has a map_id as well
             held[fields["map_id"]] = int(fields["memlock"])
     return sum(held.values())

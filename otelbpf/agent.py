@@ -104,13 +104,18 @@ def run(
         conveyor.stop()
         conveyor.check()
         node.finish()
-        if recorder and isinstance(machine, MachineRecorder):
+        if isinstance(machine, MachineRecorder):
             node.note(Frame(MACHINE, time.time_ns(), payload=json.dumps(machine.answers).encode()))
-        outputs.flush(deadline)
-        summary = list(ledger.summary(time.monotonic() - started, node.ledgers(), outputs.ledger()))
-        telemetry.stopped(summary[0])
-        telemetry.close(deadline)
-        yield from summary
+        yield from _flushed(outputs, node, telemetry, deadline, started)
+
+
+def _flushed(outputs: Exporters, node: Node, telemetry: Telemetry, deadline: float, started: float) -> list[str]:
+    """Sends what is left until *deadline*; the summary says what became of it."""
+    outputs.flush(deadline)
+    summary = list(ledger.summary(time.monotonic() - started, node.ledgers(), outputs.ledger()))
+    telemetry.stopped(summary[0])
+    telemetry.close(deadline)
+    return summary
 
 
 def _filters(config: Config, machine: Answers) -> Callable[[Object], None]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 OF_QUOTA = 0.9
 WINDOW_S = 3.0
 """A burst of one export of all metrics is no reason to change anything."""
+STARTING_S = 10.0
+"""Starting is dear, and once."""
 
 
 def budget(config: Config) -> float | None:
@@ -45,9 +47,12 @@ class CpuPressure:
         self._used_s = used_s
         self._clock = clock
         self._seen: deque[tuple[float, float]] = deque()
+        self._from_s = clock() + STARTING_S
 
     def __call__(self) -> float:
         now_s, used_s = self._clock(), self._used_s()
+        if now_s < self._from_s:
+            return 0.0
         self._seen.append((now_s, used_s))
         while len(self._seen) > 2 and self._seen[1][0] <= now_s - WINDOW_S:
             self._seen.popleft()

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 WHOLE = np.uint64(2**64 - 1)
@@ -48,6 +50,14 @@ class Sample(NamedTuple):
     weights: NDArray[np.uint64]
 
 
+class DetailLedger(NamedTuple):
+    """The log records of one probe that were due by the settings: each was made or shed."""
+
+    made: int
+    shed: Mapping[str, int]
+    """Limit → records that were not made."""
+
+
 class Sampling:
     """What is due now, and the account of it: records that were due by the settings = made + shed, of each probe.
 
@@ -61,6 +71,11 @@ class Sampling:
         self.shed: Counter[tuple[str, str]] = Counter()
         """(probe, limit) → records that were not made."""
         self._seed = np.uint64(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()))
+
+    def ledger(self, probe: str) -> DetailLedger:
+        """What became of the records of *probe* so far; from any thread."""
+        shed = {reason: count for (of_probe, reason), count in list(self.shed.items()) if of_probe == probe}
+        return DetailLedger(self.made[probe], shed)
 
     def of(
         self, detail: Detail, rows: NDArray[np.intp], identities: NDArray[np.uint64], failed: NDArray[np.bool_]

@@ -322,7 +322,7 @@ class Config(Settings, frozen=True, kw_only=True):
     telemetry: Annotated[Telemetry, says("The agent's signals about itself.")] = Telemetry()
     health: Annotated[Health, says("Whether the agent lives and is ready, over HTTP.")] = Health()
     memory_limit: Annotated[
-        Literal["auto", "off"] | Annotated[Size, Meta(ge=64 * MIB)],
+        Literal["auto", "off"] | Annotated[Size, Meta(ge=96 * MIB)],
         says(
             "From 80 % of it queues, then log records are shed; auto: the limit of the agent's cgroup, if it has one."
         ),

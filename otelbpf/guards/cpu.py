@@ -35,7 +35,8 @@ def budget(config: Config) -> float | None:
 
 
 class CpuPressure:
-    """The share of *cores* that the process has used over the last seconds; each call looks anew."""
+    """The share of *cores* that the process has used over the last seconds, 0 before they have passed; each call looks
+    anew."""
 
     def __init__(
         self,
@@ -57,4 +58,4 @@ class CpuPressure:
         while len(self._seen) > 2 and self._seen[1][0] <= now_s - WINDOW_S:
             self._seen.popleft()
         since_s, before_s = self._seen[0]
-        return (used_s - before_s) / (now_s - since_s) / self._cores if now_s > since_s else 0.0
+        return (used_s - before_s) / (now_s - since_s) / self._cores if now_s - since_s >= WINDOW_S else 0.0

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from otelbpf.guards.shedding import Step
     from otelbpf.signals.sampling import Sampling
 
-TURN_S = 0.25
-"""Memory may grow by some megabytes meanwhile."""
-MEMORY_OVER, MEMORY_UNDER = 0.8, 0.65
+TURN_S, HASTY_TURN_S = 0.25, 0.05
+"""In a flood memory grows by tens of megabytes a second; to look costs a quarter of a millisecond."""
+HASTY_FROM = 0.7
+MEMORY_OVER, MEMORY_UNDER, MEMORY_URGENT = 0.8, 0.65, 0.9
 MEMORY_PATIENCE_S = 0.5
 """Between two steps: what was dropped is free by then."""
 CPU_OVER, CPU_UNDER = 1.0, 0.5
@@ -67,24 +68,30 @@ class Guard:
         self._steps = steps
         self._pressure = pressure
         self._apply = apply
-        self._used = 0.0
+        self.used = 0.0
+        """Share of the limit at the last look."""
 
     def turn(self, now_s: float) -> Change | None:
         """Looks at the pressure and takes a step if it is time; gives that step."""
         before = self._ladder.level
-        self._used = self._pressure()
-        level = self._ladder.follow(self._used, now_s)
+        self.used = self._pressure()
+        level = self._ladder.follow(self.used, now_s)
         if level == before:
             return None
         self._apply(level)
         step = self._steps[level]
-        sentence = f"{self.name}: {self._used:.0%} of it is used: {step.meaning}"
+        sentence = f"{self.name}: {self.used:.0%} of it is used: {step.meaning}"
         return Change(self.name, step.name, level > before, sentence)
+
+    @property
+    def is_hasty(self) -> bool:
+        """Whether the limit may be reached before the usual next look."""
+        return self.name == MEMORY_LIMIT and self.used >= HASTY_FROM
 
     def state(self) -> GuardState:
         """As it stands; from any thread."""
         ladder = self._ladder
-        return GuardState(self.name, self._steps[ladder.level].name, ladder.level, self._used, ladder.downs, ladder.ups)
+        return GuardState(self.name, self._steps[ladder.level].name, ladder.level, self.used, ladder.downs, ladder.ups)
 
 
 class Guards:
@@ -116,11 +123,13 @@ class Guards:
         return [guard.state() for guard in self._guards]
 
     def _run(self) -> None:
-        while not self._stopping.wait(TURN_S):
+        turn_s = TURN_S
+        while not self._stopping.wait(turn_s):
             for guard in self._guards:
                 change = guard.turn(time.monotonic())
                 if change is not None:
                     self._tell(change)
+            turn_s = HASTY_TURN_S if any(guard.is_hasty for guard in self._guards) else TURN_S
 
     def _tell(self, change: Change) -> None:
         self.sentences.append(change.sentence)
@@ -134,7 +143,7 @@ def guards(config: Config, bounds: Sequence[memory.Bound], outputs: Exporters, s
     made = []
     if bounds:
         steps = memory_steps(config.metrics.temporality)
-        ladder = Ladder(len(steps) - 1, MEMORY_OVER, MEMORY_UNDER, MEMORY_PATIENCE_S, QUIET_S)
+        ladder = Ladder(len(steps) - 1, MEMORY_OVER, MEMORY_UNDER, MEMORY_PATIENCE_S, QUIET_S, MEMORY_URGENT)
         made.append(Guard(MEMORY_LIMIT, ladder, steps, memory.pressure(bounds), shedding.memory))
     cores = cpu.budget(config)
     if cores is not None:

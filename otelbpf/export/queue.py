@@ -373,6 +373,14 @@ class Queue:
             self._hurried = True
             self._changed.notify_all()
 
+    def follow(self, max_bytes: int) -> None:
+        """Another bound from now on, and no wait before a next try: the peer may be another, too."""
+        with self._changed:
+            self.max_bytes = max_bytes
+            for lane in self._lanes.values():
+                lane.not_before = 0.0
+            self._changed.notify_all()
+
     def wait_until_empty(self, deadline: float) -> bool:
         """Waits for every request to be settled, until *deadline* by the queue's clock; says whether they are.
 

@@ -11,20 +11,21 @@ import time
 from typing import TYPE_CHECKING, Protocol, Self
 
 from otelbpf.export import cut
-from otelbpf.export.answer import GIVEN_UP, QUEUE_FULL, REJECTED, SHUTDOWN, Accepted, Answer, Failure
+from otelbpf.export.answer import GIVEN_UP, QUEUE_FULL, REJECTED, SHUTDOWN, Accepted, Failure
 from otelbpf.export.backoff import Backoff
 from otelbpf.export.diagnose import diagnose
 from otelbpf.export.keeper import Keeper
 from otelbpf.export.queue import NEVER, Family, Queue
 from otelbpf.export.request import Request
+from otelbpf.export.route import Route
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from otelbpf.config import Retry, SendingQueue, Spool
-    from otelbpf.export.endpoint import Endpoint
     from otelbpf.export.keeper import SpoolSize
     from otelbpf.export.queue import QueueSize, SignalLedger, Waiting
+    from otelbpf.export.route import Transport
 
 log = logging.getLogger("otelbpf.export")
 
@@ -37,31 +38,6 @@ JOIN_S = 0.2
 SPOOL_S = 0.5
 """Kept of the time to stop, to write what is not yet on disk."""
 COMPLAINT_INTERVAL_S = 60.0
-
-
-class Transport(Protocol):
-    """A way to a peer. A context manager, entered by the thread with the first request; then all of them send."""
-
-    component: str
-    """otel.component.type."""
-    timeout_s: float
-
-    @property
-    def endpoint(self) -> Endpoint | None:
-        """The peer; None when it is none on the network."""
-
-    def check(self) -> None:
-        """Looks at what the settings name, without the network; raises ConfigError. Called before it is entered."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def close(self) -> None:
-        """Ends it from another thread: a `send` under way ends as soon as it can. May be called more than once."""
-
-    def send(self, request: Request, timeout_s: float) -> Answer:
-        """One try, of at most *timeout_s*; whatever goes wrong is a Failure."""
 
 
 class Watcher(Protocol):
@@ -103,7 +79,7 @@ class Sender:
         spool: Spool | None = None,
     ) -> None:
         self.name = name
-        self.transport = transport
+        self._route = Route(transport)
         self.component = transport.component
         self.signals = frozenset(signals)
         self.watchers: list[Watcher] = []
@@ -113,10 +89,10 @@ class Sender:
         self._backoffs: dict[str, Backoff] = {}
         self._complaints = Complaints()
         self._down: set[str] = set()
+        self._told_down = False
         self._too_large: dict[str, int] = {}
         self._refuses_all: set[str] = set()
         self._lock = threading.Lock()
-        self._opened = False
         self._deadline = float("inf")
         self._stopping = threading.Event()
         self._threads = [
@@ -124,7 +100,7 @@ class Sender:
         ]
 
     def __enter__(self) -> Self:
-        self.transport.check()
+        self._route.transport.check()
         if self._keeper:
             self._keeper.start()
         for thread in self._threads:
@@ -143,6 +119,26 @@ class Sender:
         """Returns when `export` would take *request* without a loss."""
         if request.signal in self.signals:
             self._queue.wait_for_room(request)
+
+    def follow(
+        self, transport: Transport, retry: Retry, queue: SendingQueue, signals: Collection[str], spool: Spool | None
+    ) -> None:
+        """Goes on with other settings, and with all that waits: it is sent by *transport*, which was checked.
+
+        A request under way ends where it is. Where the spool is and how many threads send stays as it was.
+        """
+        with self._lock:
+            former, self._route = self._route, Route(transport)
+            self._told_down = False  # what keeps the new peer away is news
+        former.leave()
+        self.signals = frozenset(signals)
+        self._retry = retry
+        self._backoffs.clear()
+        self._too_large.clear()
+        self._refuses_all.clear()
+        if self._keeper and spool:
+            self._keeper.follow(spool)
+        self._queue.follow(queue.max_bytes)
 
     def begin_flush(self, deadline: float) -> None:
         """From now on retries are made at once, and until *deadline* (time.monotonic) at the latest."""
@@ -181,7 +177,7 @@ class Sender:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        self.transport.close()
+        self._route.close()
         if self._keeper:
             self._keeper.finish(max(deadline, time.monotonic() + JOIN_S))
         for signal, items in self._queue.close(SHUTDOWN).items():
@@ -193,11 +189,6 @@ class Sender:
 
     def _run(self) -> None:
         while (entry := self._next()) is not None:
-            # Opened for the first request only: what it imports must not compete with probes being attached.
-            with self._lock:
-                if not self._opened and not self._stopping.is_set():
-                    self.transport.__enter__()
-                    self._opened = True
             if self._is_whole(entry):
                 self._send(entry)
 
@@ -215,11 +206,14 @@ class Sender:
 
     def _send(self, entry: Waiting) -> None:
         remaining_s = self._deadline - time.monotonic()
-        answer = self.transport.send(entry.request, max(0.001, min(self.transport.timeout_s, remaining_s)))
+        route = self._route
+        answer = route.send(entry.request, max(0.001, min(route.transport.timeout_s, remaining_s)))
         if isinstance(answer, Accepted):
             self._accepted(entry, answer)
         elif self._stopping.is_set():
             return  # a closed transport says nothing about the peer
+        elif route is not self._route:
+            self._retry_after(entry, 0.0)  # the former peer's answer says nothing about the present one
         elif answer.too_large:
             self._oversized(entry, answer)
         elif answer.retryable:
@@ -287,7 +281,7 @@ class Sender:
             self._put_apart(entry, failure)
             return
         if self._queue.backs_off(signal):  # another request that was under way has failed before
-            self._queue.again(entry, 0.0)
+            self._retry_after(entry, 0.0)
             return
         backoff = self._backoff(signal)
         wait_s = backoff.wait_s(failure.after_s)
@@ -298,15 +292,19 @@ class Sender:
         if not entry.row and not backoff.allows(wait_s, tried_for_s):
             self._queue.settle(entry, dropped=GIVEN_UP)
             self._lose(signal, GIVEN_UP, entry.request.items, failure.text)
-        elif overflow := self._queue.again(entry, wait_s):
-            self._lose(signal, QUEUE_FULL, overflow, "")
+        else:
+            self._retry_after(entry, wait_s)
+
+    def _retry_after(self, entry: Waiting, wait_s: float) -> None:
+        if overflow := self._queue.again(entry, wait_s):
+            self._lose(entry.request.signal, QUEUE_FULL, overflow, "")
 
     def _is_suspect(self, entry: Waiting, failure: Failure) -> bool:
         """Whether it is *entry* that the peer does not survive: it has failed often, and an empty request does not."""
         if entry.failures < SUSPECT_AFTER or not failure.without_answer or self._deadline != float("inf"):
             return False
         empty = Request(entry.request.signal, b"", 0, 0)
-        return isinstance(self.transport.send(empty, self.transport.timeout_s), Accepted)
+        return isinstance(self._route.send(empty, self._route.transport.timeout_s), Accepted)
 
     def _put_apart(self, entry: Waiting, failure: Failure) -> None:
         """Halves a request that the peer does not answer, down to the record at fault, which is rejected.
@@ -331,18 +329,20 @@ class Sender:
         with self._lock:
             was_down = signal in self._down
             self._down.discard(signal)
-        if was_down and not self._down:
+            is_up = was_down and not self._down
+            self._told_down = self._told_down and not is_up
+        if is_up:
             log.warning("exporter %s: the peer answers again", self.name)
             for watcher in self.watchers:
                 watcher.up(self.name)
 
     def _becomes_down(self, signal: str, failure: Failure) -> None:
         with self._lock:
-            was_up = not self._down
+            is_told, self._told_down = self._told_down, True
             self._down.add(signal)
-        if not was_up:
+        if is_told:
             return
-        sentence = diagnose(failure, self.transport.endpoint)
+        sentence = diagnose(failure, self._route.transport.endpoint)
         log.warning("exporter %s: %s; trying again", self.name, sentence)
         for watcher in self.watchers:
             watcher.down(self.name, sentence)
@@ -350,7 +350,7 @@ class Sender:
     def _lose(self, signal: str, reason: str, items: int, message: str, failure: Failure | None = None) -> None:
         if reason != SHUTDOWN and self._complaints.passes(f"{signal} {reason}"):
             # The peer is looked at once for each complaint, not for each request that it refuses.
-            why = diagnose(failure, self.transport.endpoint) if failure else message
+            why = diagnose(failure, self._route.transport.endpoint) if failure else message
             log.warning("exporter %s: %d %s lost (%s)%s", self.name, items, signal, reason, why and f": {why}")
         for watcher in self.watchers:
             watcher.lost(self.name, signal, reason, items, message)

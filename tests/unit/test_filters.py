@@ -6,7 +6,6 @@ import struct
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 import pytest
 
 from otelbpf.batch import Batch

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from otelbpf.config import Config
+    from otelbpf.export.account import SignalLedger
     from otelbpf.export.keeper import SpoolSize
-    from otelbpf.export.queue import QueueSize, SignalLedger
+    from otelbpf.export.news import Watcher
+    from otelbpf.export.queue import QueueSize
     from otelbpf.export.request import Request
-    from otelbpf.export.sender import Watcher
 
 
 __all__ = ["Exporter", "Exporters", "exporters", "probe", "sender"]

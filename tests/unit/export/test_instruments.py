@@ -8,11 +8,12 @@ import pytest
 
 from otelbpf.config import Config, OtlpGrpc
 from otelbpf.export import Exporters
+from otelbpf.export.account import SignalLedger
 from otelbpf.export.instruments import Reading, all_instruments
 from otelbpf.export.keeper import SpoolSize
 from otelbpf.export.memory import Memory
 from otelbpf.export.numbers import AgentNumbers, MapFill, OwnProcess, ProbeStatus, RunTime, own_process
-from otelbpf.export.queue import QueueSize, SignalLedger
+from otelbpf.export.queue import QueueSize
 from otelbpf.export.telemetry import Telemetry, own_resource
 from otelbpf.ledger import EventLedger
 from otelbpf.signals import names

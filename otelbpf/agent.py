@@ -168,7 +168,8 @@ def _telemetry(
     def read() -> AgentNumbers:
         return node.numbers(statuses, outputs)
 
-    telemetry = Telemetry(config, outputs, read, host_name=machine.host_name(), host_id=machine.host_id())
+    about_host = {"host_name": machine.host_name(), "host_id": machine.host_id()}
+    telemetry = Telemetry(config, outputs, read, **about_host, environ=os.environ)
     for probe in tried:
         if probe.way is None:
             telemetry.probe_failed(probe.probe.name, "; ".join(refusal.reason for refusal in probe.refused))

@@ -50,7 +50,10 @@ class TcpConnection(Settings, frozen=True, kw_only=True):
         RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
     ] = 2 * MIB
     max_tracked: Annotated[
-        int, says("Living connections whose counters are kept between two snapshots.", ge=1024, le=2**22)
+        int,
+        says(
+            "Living connections counted at each snapshot; those beyond it are counted when they end.", ge=1024, le=2**22
+        ),
     ] = 65536
 
 

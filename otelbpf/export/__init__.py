@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from otelbpf.config import Config, Spool
+    from otelbpf.export.account import SignalLedger
     from otelbpf.export.keeper import SpoolSize
-    from otelbpf.export.queue import QueueSize, SignalLedger
+    from otelbpf.export.news import Watcher
+    from otelbpf.export.queue import QueueSize
     from otelbpf.export.request import Request
-    from otelbpf.export.route import Transport
-    from otelbpf.export.sender import Watcher
+    from otelbpf.export.transport import Transport
 
 
 __all__ = ["Exporter", "Exporters", "Parts", "exporters", "parts", "probe", "sender"]

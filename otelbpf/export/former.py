@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from otelbpf.export.queue import SignalLedger
+from otelbpf.export.account import SignalLedger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

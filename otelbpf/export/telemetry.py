@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 INFO, WARN, ERROR = 9, 13, 17
 REFUSED = "refused"
+POD_NAMESPACE, POD_NAME, POD_UID = "POD_NAMESPACE", "POD_NAME", "POD_UID"
+"""Variables that the DaemonSet fills from the downward API."""
 KEPT = 1000
 """Events and lags that are kept until the SDK is there."""
 
@@ -60,12 +62,14 @@ class Telemetry:
         *,
         host_name: str | None = None,
         host_id: str | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
+        """*environ* holds what Kubernetes' downward API says of our own pod."""
         self._config = config
         self._read = read
         self._outputs = outputs
         self._peer = _first_peer(config) if config.telemetry.enabled else None
-        self._host = (host_name, host_id)
+        self._host = (host_name, host_id, environ)
         self._resource = own_resource(config, *self._host)
         self._reading: Reading | None = None
         self._last: AgentNumbers | None = None
@@ -290,16 +294,25 @@ class Telemetry:
         return named | ({names.OTEL_COMPONENT_TYPE: kind} if kind else {})
 
 
-def own_resource(config: Config, host_name: str | None, host_id: str | None) -> dict[str, Any]:
+def own_resource(
+    config: Config, host_name: str | None, host_id: str | None, environ: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Who the agent is; the SDK adds telemetry.sdk.*."""
+    environ = environ or {}
+    pod_uid = environ.get(POD_UID)
     known = {
         names.HOST_NAME: host_name,
         names.HOST_ID: host_id,
         names.SERVICE_NAME: "otelbpf",
         names.SERVICE_VERSION: __version__,
-        names.SERVICE_INSTANCE_ID: host_id or host_name,
+        names.SERVICE_INSTANCE_ID: pod_uid or host_id or host_name,
         names.TELEMETRY_DISTRO_NAME: "otelbpf",
         names.TELEMETRY_DISTRO_VERSION: __version__,
+        names.K8S_CLUSTER_NAME: config.kubernetes.cluster_name,
+        names.K8S_NODE_NAME: config.kubernetes.node_name,
+        names.K8S_NAMESPACE_NAME: environ.get(POD_NAMESPACE),
+        names.K8S_POD_NAME: environ.get(POD_NAME),
+        names.K8S_POD_UID: pod_uid,
     }
     return dict(config.resource.attributes) | {str(name): value for name, value in known.items() if value}
 

@@ -174,3 +174,5 @@ class Probe:
     cost: str = ""
     """What it costs in the kernel, measured as docs/performance.md says; empty when nothing is to be felt."""
     map_sizes: Callable[[Any], Mapping[str, int]] = field(default=lambda _config: {})
+    tables: Callable[[Any], Mapping[str, tuple[int, int]]] = field(default=lambda _prepare: {})
+    """Takes what `prepare` gave; the bounded tables that it keeps: name → entries, and how many fit."""

@@ -306,4 +306,5 @@ PROBE = Probe(
     adopt="tcp_adopt",
     snapshot="tcp_snapshot",
     snapshot_map="connections",
+    tables=lambda prepare: {"tracked": prepare.accounting.fill},
 )

@@ -222,7 +222,7 @@ OTELBPF_EVENT_OUTCOME = AttributeName(
     "otelbpf.event.outcome", "str", "processed, filtered, throttled, lost, undecodable"
 )
 OTELBPF_QUEUE_NAME = AttributeName("otelbpf.queue.name", "str")
-OTELBPF_MAP_NAME = AttributeName("otelbpf.map.name", "str")
+OTELBPF_MAP_NAME = AttributeName("otelbpf.map.name", "str", "dns_lookup.pending, tcp_connection.tracked")
 OTELBPF_CACHE_NAME = AttributeName("otelbpf.cache.name", "str")
 OTELBPF_CACHE_RESULT = AttributeName("otelbpf.cache.result", "str", "hit, miss, evicted")
 OTELBPF_METRIC_NAME = AttributeName("otelbpf.metric.name", "str")
@@ -367,10 +367,10 @@ METRIC_OTELBPF_AGENT_PROBE_RUNS = MetricName(
     "otelbpf.agent.probe.runs", "Counter", "{run}", "Runs of the kernel programs, while bpf_stats is enabled"
 )
 METRIC_OTELBPF_AGENT_MAP_ENTRIES = MetricName(
-    "otelbpf.agent.map.entries", "UpDownCounter", "{entry}", "Entries in a BPF map"
+    "otelbpf.agent.map.entries", "UpDownCounter", "{entry}", "Entries in a bounded table of a probe"
 )
 METRIC_OTELBPF_AGENT_MAP_CAPACITY = MetricName(
-    "otelbpf.agent.map.capacity", "UpDownCounter", "{entry}", "Entries that fit in a BPF map"
+    "otelbpf.agent.map.capacity", "UpDownCounter", "{entry}", "Entries that fit in it"
 )
 METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS = MetricName(
     "otelbpf.agent.enrichment.lookups", "Counter", "{lookup}", "Look-ups in the caches of enrichment"

@@ -10,8 +10,8 @@ import pytest
 from otelbpf.config import Console, OtlpGrpc, OtlpHttp, Retry, SendingQueue, Spool, Tls
 from otelbpf.errors import ConfigError
 from otelbpf.export import Exporters, sender
+from otelbpf.export.account import SignalLedger
 from otelbpf.export.exchange import Exchange
-from otelbpf.export.queue import SignalLedger
 from tests.e2e.collector import free_ports
 from tests.e2e.polling import wait_for
 from tests.peers.otlp import log_request, numbers

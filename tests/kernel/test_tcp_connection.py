@@ -317,8 +317,8 @@ class TestOlderThanTheAgent:
                 found = watch.nothing_but(made.server_port, 2)
                 rows = watch.ended_rows(made.client_port, 2)
         assert found == made.ends(
-            {"tx_bytes": 10, "rx_bytes": 20, "close_reason": FIN_LOCAL, "adopted": 1},
-            {"tx_bytes": 20, "rx_bytes": 10, "close_reason": FIN_REMOTE, "adopted": 1},
+            {"tx_bytes": 10, "tx_bytes_before": 10, "rx_bytes": 20, "close_reason": FIN_LOCAL, "adopted": 1},
+            {"tx_bytes": 20, "rx_bytes": 10, "rx_bytes_before": 10, "close_reason": FIN_REMOTE, "adopted": 1},
         )
         assert rows["client_isn"][0] == rows["client_isn"][1] != 0
         assert rows["start_ns"].tolist() == [0, 0]
@@ -345,17 +345,19 @@ class TestOlderThanTheAgent:
             made.server.close()
             assert watch.nothing_but(made.server_port, 2) == made.ends(
                 {"tx_bytes": 1, "close_reason": FIN_LOCAL, "adopted": 1},
-                {"rx_bytes": 1, "close_reason": FIN_REMOTE, "adopted": 1},
+                {"rx_bytes": 1, "rx_bytes_before": 1, "close_reason": FIN_REMOTE, "adopted": 1},
             )
 
-    def test_bytes_count_from_adoption_on(self):
+    @pytest.mark.parametrize("seen_alive", [True, False])
+    def test_bytes_count_from_adoption_on(self, seen_alive):
         with connection() as made:
             made.client.sendall(b"x" * 1000)
             tcp.receive(made.server, 1000)
             with watching(adopt=True) as watch:
                 count = Count(watch, made.client_port)
-                count.snapshot()
                 made.client.sendall(b"x" * 7)
+                if seen_alive:
+                    count.snapshot()
                 tcp.receive(made.server, 7)
                 made.client.close()
                 watch.ended(made.client_port, 1)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from otelbpf.probes import filters
 from otelbpf.probes.connection_id import add_connection_ids, identities
 from otelbpf.probes.probe import (
     Address,
@@ -206,6 +205,9 @@ class TcpConnections:
         self.undecodable = 0
         self.accounting = Accounting(config.probes.tcp_connection.max_tracked)
 
+    def follow(self, config: Any) -> None:
+        """Nothing here depends on what may change."""
+
     def __call__(self, batch: Batch) -> Batch:
         batch = self.accounting.snapshot(batch) if batch.snapshot else self.accounting.events(batch)
         _add_kinds(batch)
@@ -284,7 +286,7 @@ PROBE = Probe(
         ),
     ),
     prepare=TcpConnections,
-    constants=filters.constants,
+    constants=lambda _config: {},
     events=(_CLOSED, _FAILED),
     metrics=_METRICS,
     adopt="tcp_adopt",

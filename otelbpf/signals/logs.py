@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,33 +68,24 @@ class Policy:
 
 
 class Compiled:
-    """One declared event: which rows become records, and what makes them."""
+    """One declared event as the settings have it: which rows become records, and what makes them."""
 
-    def __init__(self, event: Event, config: Any) -> None:
+    def __init__(self, event: Event, config: Any, form: Callable[[bool], CompiledEvent]) -> None:
+        """*form* gives what encodes, with the weight of each record or without."""
         self.policy = Policy(getattr(config.logs, event.setting), event)
         self.event = event
         self._config = config
-        self._plain = self._made(event)
-        self._weighted: CompiledEvent | None = None
+        self._form = form
+        if not self.policy.off:
+            form(False)  # so that a declaration that is wrong is told at the start
 
     def records(self, batch: Batch, now_ns: int, weights: NDArray[np.uint64] | None) -> Records:
         """A record for every row of *batch*; each stands for so many when there are *weights*."""
         if self.event.complete is not None:
             self.event.complete(self._config, batch)
-        if weights is None:
-            return self._plain.encode(batch, now_ns)
-        if self._weighted is None:  # most agents never sample
-            self._weighted = self._made(replace(self.event, attributes=(*self.event.attributes, _WEIGHT)))
-        batch.columns[_WEIGHT.column] = weights
-        return self._weighted.encode(batch, now_ns)
-
-    def _made(self, event: Event) -> CompiledEvent:
-        config = self._config
-        return CompiledEvent(
-            event,
-            legacy=config.attributes.legacy == "dup",
-            name_attribute=config.logs.event_name_attribute,
-        )
+        if weights is not None:
+            batch.columns[_WEIGHT.column] = weights
+        return self._form(weights is not None).encode(batch, now_ns)
 
 
 class Logs:
@@ -104,13 +96,32 @@ class Logs:
 
     def __init__(self, config: Any, probes: Iterable[Probe], now_ns: Callable[[], int] = time.time_ns) -> None:
         self._now_ns = now_ns
-        self._scopes: dict[str, Level] = {}
+        self._probes = tuple(probes)
+        self._scopes: dict[str, Level] = {probe.name: scope_level(probe.scope, __version__) for probe in self._probes}
         self._events: dict[str, list[Compiled]] = {}
+        self._forms: dict[tuple[str, int, bool, bool, bool], CompiledEvent] = {}
         self.sampling = Sampling(config.connection_id.key)
-        for probe in probes:
-            self._scopes[probe.name] = scope_level(probe.scope, __version__)
-            compiled = [Compiled(event, config) for event in probe.events]
+        self.follow(config)
+
+    def follow(self, config: Any) -> None:
+        """Makes records as *config* says from now on; between two batches."""
+        self.sampling.follow(config.connection_id.key)
+        for probe in self._probes:
+            compiled = [
+                Compiled(event, config, partial(self._form, config, probe, index))
+                for index, event in enumerate(probe.events)
+            ]
             self._events[probe.name] = [one for one in compiled if not one.policy.off]
+
+    def _form(self, config: Any, probe: Probe, index: int, weighted: bool) -> CompiledEvent:  # noqa: FBT001
+        """Each form is made once: what is known of a thing keeps what was encoded for it, form by form."""
+        legacy, name_attribute = config.attributes.legacy == "dup", config.logs.event_name_attribute
+        form = (probe.name, index, legacy, name_attribute, weighted)
+        if form not in self._forms:
+            event = probe.events[index]
+            declared = replace(event, attributes=(*event.attributes, _WEIGHT)) if weighted else event
+            self._forms[form] = CompiledEvent(declared, legacy=legacy, name_attribute=name_attribute)
+        return self._forms[form]
 
     def encode(self, batch: Batch) -> list[Request]:
         """The records of *batch*. A snapshot has none: it says what is, not what happened."""

@@ -70,6 +70,10 @@ class Sampling:
         self.made: Counter[str] = Counter()
         self.shed: Counter[tuple[str, str]] = Counter()
         """(probe, limit) → records that were not made."""
+        self.follow(key)
+
+    def follow(self, key: str) -> None:
+        """Chooses by another *key* from now on."""
         self._seed = np.uint64(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()))
 
     def ledger(self, probe: str) -> DetailLedger:

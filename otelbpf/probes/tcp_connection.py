@@ -139,7 +139,7 @@ _FAILED = Event(
     body=lambda batch: failed_sentences(batch, ERRORS),
     setting="tcp_connection",
     when="failed",
-    failed="went_wrong",
+    failed="failed",
     duration_ns="handshake_ns",
 )
 

@@ -141,7 +141,7 @@ _FAILED = Event(
     body=lambda batch: failed_sentences(batch, ERRORS),
     setting="tcp_connection",
     when="failed",
-    failed="went_wrong",
+    failed="failed",
     duration_ns="handshake_ns",
     identity=identities,
 )

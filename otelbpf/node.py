@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from otelbpf.enrich.kubernetes.watcher import Watcher
     from otelbpf.export import Exporters
     from otelbpf.export.numbers import ProbeStatus
-    from otelbpf.guards.guard import GuardState
+    from otelbpf.guards.guard import Guards
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.kernel.drain import Drain
     from otelbpf.line import Line, Source
@@ -56,8 +56,8 @@ class Node:
         self._drain = drain
         self._line = line
         self._record = record
-        self.guards: Callable[[], Sequence[GuardState]] = list
-        """How the agent's own limits stand."""
+        self.guards: Guards | None = None
+        """Who keeps the agent within its limits, if anybody does."""
 
     def adopt(self) -> None:
         """Takes up what exists already, and counts from here on."""
@@ -139,7 +139,8 @@ class Node:
             watches=list(self._watcher.states()) if self._watcher is not None else (),
             held=dict(self._line.hold.rows) if self.holds else {},
             details=self.detail(),
-            guards=self.guards(),
+            guards=self.guards.states() if self.guards else (),
+            stages=self.guards.watchdog.states() if self.guards else (),
             nat=self._watcher.conntrack.fill if self._watcher is not None else None,
         )
 

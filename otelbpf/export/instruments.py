@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -63,6 +64,8 @@ def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable
     yield names.METRIC_OTELBPF_AGENT_GUARD_STEP, guard_step
     yield names.METRIC_OTELBPF_AGENT_GUARD_STEPS, guard_steps
     yield names.METRIC_OTELBPF_AGENT_GUARD_USAGE, guard_usage
+    yield names.METRIC_OTELBPF_AGENT_STAGE_STATUS, stage_status
+    yield names.METRIC_OTELBPF_AGENT_STAGE_OVERDUE, stage_overdue
     yield names.METRIC_OTELBPF_AGENT_HOLD_ROWS, hold_rows
     yield names.METRIC_OTELBPF_AGENT_WATCH_STATUS, watch_status
     yield names.METRIC_OTELBPF_AGENT_WATCH_OUTAGE, watch_outage
@@ -207,6 +210,21 @@ def guard_steps(reading: Reading) -> Iterator[Observed]:
 def guard_usage(reading: Reading) -> Iterator[Observed]:
     for guard in reading.agent.guards:
         yield guard.used, {names.OTELBPF_GUARD_NAME: guard.name}
+
+
+def stage_status(reading: Reading) -> Iterator[Observed]:
+    """Exporters may have several threads of one name."""
+    threads = Counter((one.stage, one.state) for one in reading.agent.stages)
+    for (stage, state), count in threads.items():
+        yield count, {names.OTELBPF_STAGE_NAME: stage, names.OTELBPF_STAGE_STATE: state}
+
+
+def stage_overdue(reading: Reading) -> Iterator[Observed]:
+    longest: dict[str, float] = {}
+    for one in reading.agent.stages:
+        longest[one.stage] = max(longest.get(one.stage, 0.0), one.overdue_s)
+    for stage, seconds in longest.items():
+        yield seconds, {names.OTELBPF_STAGE_NAME: stage}
 
 
 def hold_rows(reading: Reading) -> Iterator[Observed]:

@@ -17,6 +17,7 @@ from otelbpf.export.answer import SPOOL_CORRUPT, SPOOL_EXPIRED, SPOOL_FULL
 from otelbpf.export.backlog import SHELF_ROWS
 from otelbpf.export.lane import NEVER
 from otelbpf.export.spool import PAGE_BYTES, Spool, SpoolCorruptError, SpoolError
+from otelbpf.pulse import Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +65,8 @@ class Keeper:
         self._expire_at = 0.0
         self._used_bytes = 0
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"spool {name}", daemon=True)
+        self.pulse = Pulse(f"spool {name}")
+        self._thread = threading.Thread(target=self._run, name=self.pulse.stage, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -99,10 +101,13 @@ class Keeper:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._step(self._wait_s())
+            wait_s = self._wait_s()
+            self.pulse.beat(wait_s)
+            self._step(wait_s)
         self._retry_at = 0.0
         self._step(0.0)
         self._spool.__exit__()
+        self.pulse.end()
 
     def _wait_s(self) -> float:
         return IDLE_S if self._open and not self._trouble else max(0.0, self._retry_at - time.monotonic())

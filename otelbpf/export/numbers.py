@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from otelbpf.export.keeper import SpoolSize
     from otelbpf.export.queue import QueueSize
     from otelbpf.guards.guard import GuardState
+    from otelbpf.guards.watchdog import StageState
     from otelbpf.ledger import EventLedger
     from otelbpf.signals.sampling import DetailLedger
 
@@ -68,6 +69,8 @@ class AgentNumbers:
     """Probe → its log records that were due."""
     guards: Sequence[GuardState] = ()
     """How the agent's own limits stand."""
+    stages: Sequence[StageState] = ()
+    """How each thread of each stage fares."""
     nat: tuple[int, int] | None = None
     """Translated connections that are remembered, and overflows of what tells of them."""
 

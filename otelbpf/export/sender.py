@@ -5,6 +5,7 @@ The producer only ever puts into the queue. Whether the peer is there, slow or w
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Self
@@ -17,6 +18,7 @@ from otelbpf.export.lane import NEVER
 from otelbpf.export.news import News
 from otelbpf.export.queue import Queue
 from otelbpf.export.route import Route
+from otelbpf.pulse import Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -68,8 +70,9 @@ class Sender:
         self._backoffs: dict[str, Backoff] = {}
         self._deadline = float("inf")
         self._stopping = threading.Event()
+        self._pulses = [Pulse(f"export {name}") for _ in range(queue.num_consumers)]
         self._threads = [
-            threading.Thread(target=self._run, name=f"export {name}", daemon=True) for _ in range(queue.num_consumers)
+            threading.Thread(target=self._run, args=(pulse,), name=pulse.stage, daemon=True) for pulse in self._pulses
         ]
 
     def __enter__(self) -> Self:
@@ -147,6 +150,10 @@ class Sender:
         """How full the spool is; None without one."""
         return self._keeper.size() if self._keeper else None
 
+    def pulses(self) -> list[Pulse]:
+        """Those of its threads."""
+        return [*self._pulses, *([self._keeper.pulse] if self._keeper else [])]
+
     @property
     def is_up(self) -> bool:
         """Whether the peer took, or refused, what it was last sent of every signal."""
@@ -166,12 +173,16 @@ class Sender:
             if thread.is_alive():
                 thread.join(max(0.0, until - time.monotonic()))
 
-    def _run(self) -> None:
-        while (entry := self._next()) is not None:
+    def _run(self, pulse: Pulse) -> None:
+        while (entry := self._next(pulse)) is not None:
+            timeout_s = self._route.transport.timeout_s
+            pulse.beat(timeout_s if math.isfinite(timeout_s) else 0.0)
             if self._is_loaded(entry) and not self._isolation.halves_in_advance(entry):
                 self._send(entry)
+        pulse.end()
 
-    def _next(self) -> Waiting | None:
+    def _next(self, pulse: Pulse) -> Waiting | None:
+        pulse.rest()
         while not self._stopping.is_set():
             if (entry := self._queue.take(IDLE_S)) is not None:
                 return entry

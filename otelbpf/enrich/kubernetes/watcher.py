@@ -25,6 +25,7 @@ from otelbpf.enrich.kubernetes.conntrack import Conntrack
 from otelbpf.enrich.kubernetes.holders import Holders
 from otelbpf.enrich.kubernetes.tables import Nodes, OwnPods, PeerPods, Services, Slices
 from otelbpf.enrich.kubernetes.watch import Resource, Watch
+from otelbpf.pulse import Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -88,6 +89,7 @@ class Watcher:
         """Told when a watch is not answered any more (its name, the reason) and when it is again (an empty reason)."""
         self._stopping = threading.Event()
         self._tried = threading.Event()
+        self.pulse = Pulse("kubernetes")
         self._thread = threading.Thread(target=self._run, name="kubernetes", daemon=True)
 
     def __enter__(self) -> Self:
@@ -151,6 +153,7 @@ class Watcher:
         node_due_s = sweep_due_s = 0.0
         while not self._stopping.is_set():
             now_s = time.monotonic()
+            self.pulse.beat(SWEEP_S)
             if self._own_watch is None and now_s >= node_due_s:
                 self._find_node()
                 node_due_s = time.monotonic() + NODE_AGAIN_S
@@ -165,6 +168,7 @@ class Watcher:
             if now_s >= sweep_due_s:
                 self._sweep()
                 sweep_due_s = now_s + SWEEP_S
+        self.pulse.end()
         for watch in self._all():
             watch.close()
 

@@ -139,7 +139,7 @@ def test_cpu_time_counts_over_a_window_and_not_at_the_start() -> None:
 def test_the_settings_decide_which_guards_there_are(outputs: Exporters) -> None:
     def made(**settings: object) -> list[str]:
         config = Config(**settings)  # type: ignore[arg-type]
-        return [state.name for state in guards(config, memory.bounds(config), outputs, Sampling("")).states()]
+        return [state.name for state in guards(config, memory.bounds(config), outputs, Sampling(""), list).states()]
 
     assert made(memory_limit="off", cpu_limit="off") == []
     assert made(memory_limit=200 * MIB, cpu_limit=0.5) == [MEMORY_LIMIT, CPU_LIMIT]
@@ -168,7 +168,7 @@ def test_a_bound_that_cannot_be_read_is_no_pressure(tmp_path: Path) -> None:
 def test_the_thread_turns_them_and_tells(outputs: Exporters) -> None:
     told: list[Change] = []
     guard = Guard(MEMORY_LIMIT, Ladder(1, 0.8, 0.6, 0, 0), MEMORY_STEPS, lambda: 1.0, lambda _level: None)
-    turning = Guards([guard])
+    turning = Guards([guard], list, 60)
     turning.on_change = told.append
     with turning:
         turning._thread.join(0.5)

@@ -113,7 +113,7 @@ def run(
         collecting = Timer(config.metrics.interval, node.collect)
         conveyor = open_.enter_context(Conveyor(node.tick, [collecting, *_timers(node)], drain.arrived))
         own = [drain.pulse, conveyor.pulse, *([] if watcher is None else [watcher.pulse])]
-        guarding = guards(config, bounds, outputs, line.logs.sampling, lambda: [*own, *outputs.pulses()])
+        guarding = guards(config, bounds, outputs, line.logs.sampling, conveyor.pace, lambda: [*own, *outputs.pulses()])
         node.guards = guarding
         telemetry = open_.enter_context(_telemetry(config, outputs, machine, tried, node))
         running = Running(outputs, node, line, conveyor, collecting, telemetry, partial(_filter, probes, machine))

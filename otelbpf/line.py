@@ -36,6 +36,7 @@ PIECE_ROWS = 8192
 RECORD_ROWS = 2048
 """Rows that become records at a time: after a stall a tick may bring a hundred times as many, and each takes some 4 kB
 on the way."""
+TICK_S = 0.1
 LEFT_BEHIND_S = 1.0
 """A thread that hangs does not hold the end of an agent that ends because of it."""
 
@@ -170,7 +171,7 @@ class Conveyor:
     """
 
     def __init__(
-        self, tick: Callable[[], None], timers: Sequence[Timer], arrived: threading.Event, tick_s: float = 0.1
+        self, tick: Callable[[], None], timers: Sequence[Timer], arrived: threading.Event, tick_s: float = TICK_S
     ) -> None:
         self._tick = tick
         self._timers = timers
@@ -202,6 +203,10 @@ class Conveyor:
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         return not self._thread.is_alive()
+
+    def pace(self, tick_s: float) -> None:
+        """From now on ticks are *tick_s* apart: longer ones cost less CPU time, and delay. From any thread."""
+        self._tick_s = tick_s
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("otelbpf.node")
 
+EVENTS_RING = "events"
+"""The ring of each probe, as the kernel half calls it."""
 PENDING = "pending"
 """The map of those who wait for an answer, and the kernel's count of them."""
 RINGS_WITHIN_S = 0.1
@@ -136,6 +138,7 @@ class Node:
             maps=dict(self._maps()),
             caches=self._line.enrichment.counters(),
             series=self._line.metrics.series(),
+            overflows=self._line.metrics.overflows(),
             watches=list(self._watcher.states()) if self._watcher is not None else (),
             held=dict(self._line.hold.rows) if self.holds else {},
             details=self.detail(),
@@ -177,6 +180,8 @@ class Node:
 
     def _maps(self) -> Iterator[tuple[str, MapFill]]:
         for source, probe in zip(self._line.sources, self._probes, strict=True):
+            ring = probe.source.ring
+            yield f"{probe.probe.name}.{EVENTS_RING}", MapFill(ring.pending, ring.capacity)
             if fill := _pending_map(probe):
                 yield f"{probe.probe.name}.{PENDING}", fill
             for name, (entries, capacity) in probe.probe.tables(source.prepare).items():

@@ -50,6 +50,7 @@ def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable
         yield INFLIGHT[signal], _of_signal(inflight, signal)
     yield names.METRIC_OTELBPF_AGENT_QUEUE_SIZE, queue_size
     yield names.METRIC_OTELBPF_AGENT_QUEUE_CAPACITY, queue_capacity
+    yield names.METRIC_OTELBPF_AGENT_QUEUE_AGE, queue_age
     yield names.METRIC_OTELBPF_AGENT_SPOOL_SIZE, spool_size
     yield names.METRIC_OTELBPF_AGENT_SPOOL_CAPACITY, spool_capacity
     yield names.METRIC_OTELBPF_AGENT_SPOOL_AGE, spool_age
@@ -60,6 +61,7 @@ def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable
     yield names.METRIC_OTELBPF_AGENT_MAP_CAPACITY, map_capacity
     yield names.METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS, enrichment_lookups
     yield names.METRIC_OTELBPF_AGENT_SERIES, series
+    yield names.METRIC_OTELBPF_AGENT_SERIES_OVERFLOW, series_overflow
     yield names.METRIC_OTELBPF_AGENT_LOG_RECORDS, log_records
     yield names.METRIC_OTELBPF_AGENT_GUARD_STEP, guard_step
     yield names.METRIC_OTELBPF_AGENT_GUARD_STEPS, guard_steps
@@ -134,6 +136,12 @@ def queue_capacity(reading: Reading) -> Iterator[Observed]:
         yield size.capacity_bytes, {names.OTELBPF_QUEUE_NAME: f"{exporter}/{signal}"}
 
 
+def queue_age(reading: Reading) -> Iterator[Observed]:
+    """0 while nothing waits, as `spool_age`."""
+    for (exporter, signal), size in reading.agent.queues.items():
+        yield _age_s(size.oldest_ns), {names.OTELBPF_QUEUE_NAME: f"{exporter}/{signal}"}
+
+
 def spool_size(reading: Reading) -> Iterator[Observed]:
     for exporter, size in reading.agent.spools.items():
         yield size.size_bytes, {names.OTELBPF_QUEUE_NAME: exporter}
@@ -147,8 +155,11 @@ def spool_capacity(reading: Reading) -> Iterator[Observed]:
 def spool_age(reading: Reading) -> Iterator[Observed]:
     """0 while nothing is on disk: a line that ends would look like an agent that ended."""
     for exporter, size in reading.agent.spools.items():
-        age_s = 0.0 if size.oldest_ns is None else max(0.0, (time.time_ns() - size.oldest_ns) / 1e9)
-        yield age_s, {names.OTELBPF_QUEUE_NAME: exporter}
+        yield _age_s(size.oldest_ns), {names.OTELBPF_QUEUE_NAME: exporter}
+
+
+def _age_s(since_ns: int | None) -> float:
+    return 0.0 if since_ns is None else max(0.0, (time.time_ns() - since_ns) / 1e9)
 
 
 def probe_status(reading: Reading) -> Iterator[Observed]:
@@ -185,6 +196,11 @@ def enrichment_lookups(reading: Reading) -> Iterator[Observed]:
 
 def series(reading: Reading) -> Iterator[Observed]:
     for metric, count in reading.agent.series.items():
+        yield count, {names.OTELBPF_METRIC_NAME: metric}
+
+
+def series_overflow(reading: Reading) -> Iterator[Observed]:
+    for metric, count in reading.agent.overflows.items():
         yield count, {names.OTELBPF_METRIC_NAME: metric}
 
 

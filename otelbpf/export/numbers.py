@@ -61,6 +61,8 @@ class AgentNumbers:
     """Cache → look-ups that hit, that missed, entries that went for want of room, entries there are."""
     series: Mapping[str, int] = field(default_factory=dict)
     """Metric → series kept."""
+    overflows: Mapping[str, int] = field(default_factory=dict)
+    """Metric → series among them that take what is beyond the cap."""
     watches: Sequence[WatchState] = ()
     """How the watches of the API server fare."""
     held: Mapping[str, int] = field(default_factory=dict)

@@ -366,6 +366,9 @@ METRIC_OTELBPF_AGENT_QUEUE_SIZE = MetricName(
 METRIC_OTELBPF_AGENT_QUEUE_CAPACITY = MetricName(
     "otelbpf.agent.queue.capacity", "UpDownCounter", "By", "What may wait at most"
 )
+METRIC_OTELBPF_AGENT_QUEUE_AGE = MetricName(
+    "otelbpf.agent.queue.age", "Gauge", "s", "Age of the oldest that waits in memory"
+)
 METRIC_OTELBPF_AGENT_SPOOL_SIZE = MetricName(
     "otelbpf.agent.spool.size", "UpDownCounter", "By", "Requests that wait on disk"
 )
@@ -396,6 +399,12 @@ METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS = MetricName(
 )
 METRIC_OTELBPF_AGENT_SERIES = MetricName(
     "otelbpf.agent.series", "UpDownCounter", "{series}", "Series kept for a metric"
+)
+METRIC_OTELBPF_AGENT_SERIES_OVERFLOW = MetricName(
+    "otelbpf.agent.series.overflow",
+    "UpDownCounter",
+    "{series}",
+    "Series among them that take what is beyond metrics.max_series; 0: every series stands for itself",
 )
 METRIC_OTELBPF_AGENT_LOG_RECORDS = MetricName(
     "otelbpf.agent.log.records",

@@ -114,10 +114,10 @@ def test_beyond_its_cpu_time_it_samples_and_comes_back(tmp_path: Path, places: t
     all there, every counter is exact, and when the flood is over every record is made again."""
     cores = cost_of_everything(tmp_path, places)
     with Collector(tmp_path) as collector:
-        with Agent(tmp_path, settings(collector, cpu_limit=round(cores / 2, 3))) as agent:
+        with Agent(tmp_path, settings(collector, cpu_limit=round(0.7 * cores, 3))) as agent:
             flood = Counter({"established": 0, "failed": 0})
-            for _ in range(4):
-                truth = tcp.tcp_load(replace(FLOOD, mix={"normal": 9, "refused": 1}), *places)
+            for _ in range(6):
+                truth = tcp.tcp_load(replace(FLOOD, mix={"normal": 19, "refused": 1}), *places)
                 flood += Counter(established=truth.established, failed=truth.failed)
             wait_for(lambda: ("cpu_limit", "everything") in steps(collector), "every record again", 120)
             after = tcp.tcp_load(tcp.Plan(count=100, address=SERVER, records=False), *places)
@@ -129,8 +129,7 @@ def test_beyond_its_cpu_time_it_samples_and_comes_back(tmp_path: Path, places: t
     established = flood["established"] + after.established
     told = steps(collector)
     print(f"{told}: {due.terms}, {len(records)} records")
-    assert told[0] == ("cpu_limit", "sampled")
-    assert ("cpu_limit", "totals") not in told
+    assert told[:2] == [("cpu_limit", "batched"), ("cpu_limit", "sampled")]
     assert connections(collector) == {
         ("client", ""): established,
         ("server", ""): established,
@@ -147,11 +146,13 @@ def test_beyond_its_cpu_time_it_samples_and_comes_back(tmp_path: Path, places: t
     for event, role, truth_ in (
         ("otelbpf.tcp.connection.closed", "client", established),
         ("otelbpf.tcp.connection.closed", "server", established),
-        ("otelbpf.tcp.connection.failed", "client", flood["failed"]),
+        ("otelbpf.tcp.connection.failed", None, flood["failed"]),
     ):
         estimate, sigma = estimated(record for record in records if of(record, event, role))
         print(f"{event} {role}: {estimate} of {truth_}, sigma {sigma:.0f}")
-        assert abs(estimate - truth_) <= 5 * sigma
+        assert estimate - truth_ <= 5 * sigma
+        if ("cpu_limit", "totals") not in told:  # as it may be on a busy machine; then there is nothing to sum up
+            assert truth_ - estimate <= 5 * sigma
     assert both_ends(records)
 
 
@@ -172,8 +173,8 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def of(record: Record, event: str, role: str) -> bool:
-    """Whether *record* is of *event*, by the end that has *role*."""
+def of(record: Record, event: str, role: str | None) -> bool:
+    """Whether *record* is of *event*, by the end that has *role*; a connect that failed has none."""
     return record.event_name == event and record["network.tcp.handshake.role"] == role
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from contextlib import ExitStack
-from mmap import MAP_SHARED, PAGESIZE, PROT_READ, mmap
+from mmap import MAP_SHARED, PAGESIZE, PROT_READ, PROT_WRITE, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _READ_BYTES = 1 << 20
+_PER_CPU = (5, 6, 10)
+"""BPF_MAP_TYPE_PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH."""
 
 
 class Object:
@@ -214,11 +216,14 @@ class Object:
     def map(self, name: str) -> Map:
         """A map by name."""
         handle = self._map_handle(name)
+        value_bytes = libbpf().bpf_map__value_size(handle)
+        if libbpf().bpf_map__type(handle) in _PER_CPU:
+            value_bytes = -(-value_bytes // 8) * 8 * libbpf().libbpf_num_possible_cpus()
         return Map(
             name,
             libbpf().bpf_map__fd(handle),
             libbpf().bpf_map__key_size(handle),
-            libbpf().bpf_map__value_size(handle),
+            value_bytes,
             libbpf().bpf_map__max_entries(handle),
         )
 
@@ -226,13 +231,14 @@ class Object:
         """Whether the object has a map *name*."""
         return bool(libbpf().bpf_object__find_map_by_name(self._handle, name.encode()))
 
-    def bss(self, variable: str) -> Any:
-        """A live, read-only view of a zero-initialised global: a structured scalar (`["seen"]` reads a member), or a
-        0-d array (`int()` reads it). It stays readable, with its last value, after the object is released."""
+    def bss(self, variable: str, *, writable: bool = False) -> Any:
+        """A live view of a zero-initialised global: a structured scalar (`["seen"]` reads a member), or a 0-d array
+        (`int()` reads it). It stays readable, with its last value, after the object is released."""
         offset, kind = self.btf.variable(variable, ".bss")
         handle = self._map_handle(".bss")
         length = -(-libbpf().bpf_map__value_size(handle) // PAGESIZE) * PAGESIZE
-        memory = mmap(libbpf().bpf_map__fd(handle), length, MAP_SHARED, PROT_READ)
+        access = PROT_READ | PROT_WRITE if writable else PROT_READ
+        memory = mmap(libbpf().bpf_map__fd(handle), length, MAP_SHARED, access)
         view = np.frombuffer(memory, kind, 1, offset)
         return view[0] if kind.names else view.reshape(())
 

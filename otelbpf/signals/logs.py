@@ -79,9 +79,9 @@ class Logs:
         )
 
     def encode(self, batch: Batch) -> list[Request]:
-        """The records of *batch*. A snapshot has none: it says what is, not what happened."""
+        """The records of *batch*. A snapshot has none: it says what is, not what happened; nor have totals."""
         events = self._events.get(batch.probe, [])
-        if batch.snapshot or not events or not len(batch):
+        if batch.snapshot or batch.totals or not events or not len(batch):
             return []
         codes, levels = self._resources(batch)
         tables = []

@@ -18,6 +18,7 @@ from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, TOTALS, Frame, Recordin
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from otelbpf.config import Config
     from otelbpf.enrich.kubernetes.watcher import Watcher
     from otelbpf.export import Exporters
     from otelbpf.export.numbers import ProbeStatus
@@ -73,6 +74,11 @@ class Node:
         totals = list(self._totals())
         self._drain.catch_up(RINGS_WITHIN_S)
         self._carry([*self._taken(), *now_alive, *totals])
+
+    def limit(self, config: Config) -> None:
+        """From now on the throttles of the probes are as *config* has them."""
+        for probe in self._probes:
+            probe.limit(config)
 
     def sweep(self) -> None:
         """Lets the kernel side tell what has timed out."""

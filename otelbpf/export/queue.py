@@ -148,6 +148,14 @@ class Queue:
             lanes.hurried = True
             lanes.changed.notify_all()
 
+    def follow(self, max_bytes: int) -> None:
+        """Another bound from now on, and no wait before a next try: the peer may be another, too."""
+        with self._lanes.changed:
+            self.max_bytes = max_bytes
+            for lane in self._lanes.all():
+                lane.not_before = 0.0
+            self._lanes.changed.notify_all()
+
     def wait_until_empty(self, deadline: float) -> bool:
         """Waits for every request to be settled, until *deadline* by the queue's clock; says whether they are.
 

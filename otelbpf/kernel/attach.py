@@ -105,6 +105,16 @@ class AttachedProbe:
         if self.object is not None and self.probe.sweep is not None and self.has(self.probe.sweep):
             self.object.run(self.probe.sweep)
 
+    def limit(self, config: Any) -> None:
+        """From now on the throttle is as *config* has it."""
+        if self.throttle is None:
+            return
+        chosen = getattr(config.probes, self.probe.name).throttle
+        if chosen == "off":
+            self.throttle.limit(0, 0)
+        else:
+            self.throttle.limit(chosen.rate, chosen.burst)
+
     def detach(self) -> None:
         """No new events from here on; what is in the ring, and what is alive, can still be read."""
         if self.object is not None:
@@ -146,7 +156,8 @@ def attach(
             if opened is not None:
                 open_.push(opened)
                 attached.ring = open_.enter_context(_describe(attached, way, opened))
-                attached.throttle = _throttle(opened, getattr(config.probes, probe.name, None))
+                attached.throttle = Throttle(opened) if opened.has_map(_THROTTLED) else None
+                attached.limit(config)
                 break
         attached.seconds = time.perf_counter() - began
         yield attached
@@ -261,16 +272,6 @@ def _attach_programs(attached: AttachedProbe, way: Way, opened: Object, absent: 
         except Unsupported as refusal:
             attached.refused.append(Refusal(program, refusal.reason))
             absent.add(program)
-
-
-def _throttle(opened: Object, settings: Any) -> Throttle | None:
-    """The throttle of the object, if it has one, with the rate of the probe's *settings*."""
-    if not opened.has_map(_THROTTLED):
-        return None
-    throttle = Throttle(opened)
-    if settings.throttle != "off":
-        throttle.limit(settings.throttle.rate, settings.throttle.burst)
-    return throttle
 
 
 def _describe(attached: AttachedProbe, way: Way, opened: Object) -> Ring:

@@ -231,16 +231,27 @@ class Object:
         """Whether the object has a map *name*."""
         return bool(libbpf().bpf_object__find_map_by_name(self._handle, name.encode()))
 
-    def bss(self, variable: str, *, writable: bool = False) -> Any:
-        """A live view of a zero-initialised global: a structured scalar (`["seen"]` reads a member), or a 0-d array
-        (`int()` reads it). It stays readable, with its last value, after the object is released."""
-        offset, kind = self.btf.variable(variable, ".bss")
-        handle = self._map_handle(".bss")
+    def bss(self, variable: str) -> Any:
+        """A live, read-only view of a zero-initialised global: a structured scalar (`["seen"]` reads a member), or a
+        0-d array (`int()` reads it). It stays readable, with its last value, after the object is released."""
+        view = self._mapped(variable, ".bss", PROT_READ)
+        return view[0] if view.dtype.names else view.reshape(())
+
+    def data(self, variable: str) -> Any:
+        """The same of a global of `.data`, which may be written while programs run."""
+        view = self._mapped(variable, ".data", PROT_READ | PROT_WRITE)
+        return view[0] if view.dtype.names else view.reshape(())
+
+    def set(self, variable: str, value: int) -> None:
+        """Sets a global of `.data`, which programs that run read anew; at once, as no integer is written in parts."""
+        self._mapped(variable, ".data", PROT_READ | PROT_WRITE)[0] = value
+
+    def _mapped(self, variable: str, section: str, protection: int) -> np.ndarray[Any, Any]:
+        offset, kind = self.btf.variable(variable, section)
+        handle = self._map_handle(section)
         length = -(-libbpf().bpf_map__value_size(handle) // PAGESIZE) * PAGESIZE
-        access = PROT_READ | PROT_WRITE if writable else PROT_READ
-        memory = mmap(libbpf().bpf_map__fd(handle), length, MAP_SHARED, access)
-        view = np.frombuffer(memory, kind, 1, offset)
-        return view[0] if kind.names else view.reshape(())
+        memory = mmap(libbpf().bpf_map__fd(handle), length, MAP_SHARED, protection)
+        return np.frombuffer(memory, kind, 1, offset)
 
     def _map_handle(self, name: str) -> int:
         handle = libbpf().bpf_object__find_map_by_name(self._handle, name.encode())

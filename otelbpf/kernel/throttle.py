@@ -37,12 +37,11 @@ class Throttle:
     """What user space does with it. Not for several threads at once; lives as long as the object."""
 
     def __init__(self, loaded: Object) -> None:
-        self._settings = loaded.bss("throttle", writable=True)
+        self._settings = loaded.data("throttle")
         self._shared = loaded.bss("throttle_counts")
         self._events = loaded.bss("event_counts")
-        self._snapshot_until = (
-            loaded.bss("snapshot_until_ns", writable=True) if "snapshot_until_ns" in loaded.btf.variables else None
-        )
+        marks = "snapshot_until_ns" in loaded.btf.variables
+        self._snapshot_until = loaded.data("snapshot_until_ns") if marks else None
         self._buckets, self._bucket = loaded.map("throttle_buckets"), loaded.layout("bucket")
         self._sums = [loaded.map("throttled_one"), loaded.map("throttled_other")]
         self._now = loaded.map("throttled_now")

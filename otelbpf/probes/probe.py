@@ -145,6 +145,9 @@ class Prepare(Protocol):
     def __call__(self, batch: Batch) -> Batch:
         """The batch with its columns added; never raises for what is in the rows."""
 
+    def follow(self, config: Any) -> None:
+        """Takes the settings that may change while it runs from *config*; between two batches, its state stays."""
+
 
 @dataclass(frozen=True, slots=True)
 class Way:

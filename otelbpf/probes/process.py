@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otelbpf.batch import Batch, Categorical, Facts
-from otelbpf.probes import filters
 from otelbpf.probes.probe import Attribute, Choice, Counter, Event, Known, Number, Probe, Totals, Way
 from otelbpf.probes.throttled import EVENTS, THROTTLED, marked
 from otelbpf.signals import names
@@ -42,6 +41,9 @@ class Prepare:
     def __init__(self, _config: Config | None = None) -> None:
         self.undecodable = 0
         self._clock_offset_ns = 0
+
+    def follow(self, config: Config) -> None:
+        """It has no settings."""
 
     def __call__(self, batch: Batch) -> Batch:
         rows = batch.rows
@@ -176,7 +178,7 @@ PROBE = Probe(
         Way("tp_btf_by_count", ("executed", "exited_by_count")),  # before 6.16
     ),
     prepare=Prepare,
-    constants=filters.constants,
+    constants=lambda _config: {},
     events=(
         Event(
             names.EVENT_PROCESS_EXEC,

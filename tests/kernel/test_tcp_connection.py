@@ -14,6 +14,7 @@ import pytest
 
 from otelbpf.batch import Batch
 from otelbpf.kernel.clock import boottime_offset_ns
+from otelbpf.probes import filters
 from otelbpf.probes.connection_id import connection_ids
 from otelbpf.probes.tcp_connection import PROBE
 from tests.kernel import tcp
@@ -546,6 +547,28 @@ class TestFilters:
                 made.server.close()
                 assert len(watch.nothing_but(port, 2)) == 2
                 assert watch.ended(other.server_port, 0) == []
+
+    def test_lists_that_change_while_it_runs(self):
+        everything = {"exclude": ["127.0.0.0/8"]}
+        with watching() as watch:
+            for chosen, seen in (
+                ({"addresses": everything}, 0),
+                ({}, 2),
+                ({"addresses": {"include": ["127.0.0.1/32"]}}, 2),
+                ({"addresses": {"include": ["192.0.2.0/24"]}}, 0),
+                ({"addresses": {"include": ["127.0.0.1"]}, "ports": {"include": [1]}}, 0),
+                ({"ports": {"exclude": [1]}}, 2),
+            ):
+                filters.fill(watch.attached.object, tcp.configuration(**chosen))
+                made = self.traffic()
+                assert len(watch.nothing_but(made.server_port, seen)) == seen
+
+    def test_as_many_entries_as_settings_may_have_change_while_it_runs(self):
+        with watching() as watch:
+            for first in (1, 2000):
+                ports = {"include": [*range(first, first + 512)], "exclude": [*range(first + 512, first + 1024)]}
+                filters.fill(watch.attached.object, tcp.configuration(ports=ports))
+                assert len(watch.attached.object.map("filter_ports")) == 1024
 
     @pytest.mark.parametrize(
         ("chosen", "seen"),

@@ -5,7 +5,7 @@
 /* Connections that were established up to then may have been counted in part by a snapshot, and only user space knows
  * how far: their ends are always told. User space sets it to the end of time, waits until no program runs that read
  * the old value, and takes the snapshot; tcp_snapshot() sets it to the time at which it was through. */
-__u64 snapshot_until_ns;
+__u64 snapshot_until_ns SEC(".data") = 0;
 
 #define CLOCK_SKEW_NS 1000000 /* of ktime_get_boot_ns() between CPUs while the kernel's clock is adjusted */
 

@@ -12,13 +12,13 @@
 #define TOTALS_SHARE 64   /* of these, that one cgroup may have */
 #define THROTTLED_KINDS 2 /* a probe's kinds of events are 1 and 2 */
 
-/* Written by user space, also while programs run. */
+/* Written by user space, also while programs run. Not in .bss: that is where all CPUs count. */
 struct throttle {
 	__u64 interval_ns;  /* between two events at the rate; 0 = no limit */
 	__u64 tolerance_ns; /* how far ahead of its rate a cgroup may be: its burst */
 	__u64 generation;   /* counts the readings of the sums */
 };
-struct throttle throttle;
+struct throttle throttle SEC(".data") = {};
 
 /* What had no entry of its own. */
 struct throttle_counts {

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from otelbpf.enrich.kubernetes.api import there_is_one
+from otelbpf.enrich.kubernetes.access import there_is_one
 from otelbpf.enrich.kubernetes.watcher import Watcher
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otelbpf.batch import Batch, Categorical, Facts
-from otelbpf.probes import filters
 from otelbpf.probes.probe import Attribute, Choice, Counter, Event, Known, Number, Probe, Way
 from otelbpf.signals import names
 
@@ -41,6 +40,9 @@ class Prepare:
     def __init__(self, _config: Config | None = None) -> None:
         self.undecodable = 0
         self._clock_offset_ns = 0
+
+    def follow(self, config: Config) -> None:
+        """It has no settings."""
 
     def __call__(self, batch: Batch) -> Batch:
         rows = batch.rows
@@ -164,7 +166,7 @@ PROBE = Probe(
         Way("tp_btf_by_count", ("executed", "exited_by_count")),  # before 6.16
     ),
     prepare=Prepare,
-    constants=filters.constants,
+    constants=lambda _config: {},
     events=(
         Event(
             names.EVENT_PROCESS_EXEC,

@@ -173,6 +173,9 @@ static __always_inline struct connection *adopted(struct sock *sk)
 	if (!connection)
 		return NULL;
 	connection->adopted = 1;
+	connection->tx_bytes_before = payload_sent(tcp);
+	connection->rx_bytes_before = payload_received(sk, tcp);
+	connection->retransmits_before = tcp->total_retrans;
 	connection->role = state == TCP_LISTEN ? ROLE_SERVER : role_by_counters(tcp, state);
 	return connection;
 }

@@ -14,6 +14,7 @@ import pytest
 
 from otelbpf.batch import Batch
 from otelbpf.kernel.clock import boottime_offset_ns
+from otelbpf.probes import filters
 from otelbpf.probes.connection_id import connection_ids
 from otelbpf.probes.tcp_connection import PROBE
 from tests.kernel import tcp
@@ -316,8 +317,8 @@ class TestOlderThanTheAgent:
                 found = watch.nothing_but(made.server_port, 2)
                 rows = watch.ended_rows(made.client_port, 2)
         assert found == made.ends(
-            {"tx_bytes": 10, "rx_bytes": 20, "close_reason": FIN_LOCAL, "adopted": 1},
-            {"tx_bytes": 20, "rx_bytes": 10, "close_reason": FIN_REMOTE, "adopted": 1},
+            {"tx_bytes": 10, "tx_bytes_before": 10, "rx_bytes": 20, "close_reason": FIN_LOCAL, "adopted": 1},
+            {"tx_bytes": 20, "rx_bytes": 10, "rx_bytes_before": 10, "close_reason": FIN_REMOTE, "adopted": 1},
         )
         assert rows["client_isn"][0] == rows["client_isn"][1] != 0
         assert rows["start_ns"].tolist() == [0, 0]
@@ -344,17 +345,19 @@ class TestOlderThanTheAgent:
             made.server.close()
             assert watch.nothing_but(made.server_port, 2) == made.ends(
                 {"tx_bytes": 1, "close_reason": FIN_LOCAL, "adopted": 1},
-                {"rx_bytes": 1, "close_reason": FIN_REMOTE, "adopted": 1},
+                {"rx_bytes": 1, "rx_bytes_before": 1, "close_reason": FIN_REMOTE, "adopted": 1},
             )
 
-    def test_bytes_count_from_adoption_on(self):
+    @pytest.mark.parametrize("seen_alive", [True, False])
+    def test_bytes_count_from_adoption_on(self, seen_alive):
         with connection() as made:
             made.client.sendall(b"x" * 1000)
             tcp.receive(made.server, 1000)
             with watching(adopt=True) as watch:
                 count = Count(watch, made.client_port)
-                count.snapshot()
                 made.client.sendall(b"x" * 7)
+                if seen_alive:
+                    count.snapshot()
                 tcp.receive(made.server, 7)
                 made.client.close()
                 watch.ended(made.client_port, 1)
@@ -544,6 +547,28 @@ class TestFilters:
                 made.server.close()
                 assert len(watch.nothing_but(port, 2)) == 2
                 assert watch.ended(other.server_port, 0) == []
+
+    def test_lists_that_change_while_it_runs(self):
+        everything = {"exclude": ["127.0.0.0/8"]}
+        with watching() as watch:
+            for chosen, seen in (
+                ({"addresses": everything}, 0),
+                ({}, 2),
+                ({"addresses": {"include": ["127.0.0.1/32"]}}, 2),
+                ({"addresses": {"include": ["192.0.2.0/24"]}}, 0),
+                ({"addresses": {"include": ["127.0.0.1"]}, "ports": {"include": [1]}}, 0),
+                ({"ports": {"exclude": [1]}}, 2),
+            ):
+                filters.fill(watch.attached.object, tcp.configuration(**chosen))
+                made = self.traffic()
+                assert len(watch.nothing_but(made.server_port, seen)) == seen
+
+    def test_as_many_entries_as_settings_may_have_change_while_it_runs(self):
+        with watching() as watch:
+            for first in (1, 2000):
+                ports = {"include": [*range(first, first + 512)], "exclude": [*range(first + 512, first + 1024)]}
+                filters.fill(watch.attached.object, tcp.configuration(ports=ports))
+                assert len(watch.attached.object.map("filter_ports")) == 1024
 
     @pytest.mark.parametrize(
         ("chosen", "seen"),

@@ -132,6 +132,11 @@ class ApiServer:
             *("--token-auth-file", "tokens.csv", "--authorization-mode", "RBAC"),
             *("--client-ca-file", str(self.clients.certificate), *self.more),
             *("--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", "sa.pub"),
-            *("--service-account-signing-key-file", "sa.key", "--service-cluster-ip-range", "10.96.0.0/16"),
+            *(
+                "--service-account-signing-key-file",
+                "sa.key",
+                "--service-cluster-ip-range",
+                "10.96.0.0/16,fd00:96::/108",
+            ),
             *("--endpoint-reconciler-type", "none", "--disable-admission-plugins", "ServiceAccount"),
         ]

@@ -165,6 +165,15 @@ static __always_inline __u64 payload_sent(const struct tcp_sock *tcp)
 	return tcp->bytes_sent - tcp->bytes_retrans;
 }
 
+static __always_inline __u64 payload_received(const struct sock *sk, const struct tcp_sock *tcp)
+{
+	__u64 bytes = tcp->bytes_received;
+
+	if (bytes && has_flag(sk, bpf_core_enum_value(enum sock_flags, SOCK_DONE)))
+		bytes--; /* the peer's FIN */
+	return bytes;
+}
+
 /* The byte counters tell where both sequences began, at any time of a connection's life; the kernel keeps neither
  * number. Ours: the client's ISN, or the server's + 1 (only a client has its SYN counted as acknowledged). */
 static __always_inline __u32 our_first_sequence(const struct tcp_sock *tcp)

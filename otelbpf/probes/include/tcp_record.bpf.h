@@ -26,9 +26,12 @@ struct tcp_connection {
 	__u64 handshake_ns; /* 0 = not seen */
 	__u64 tx_bytes;     /* payload, repeats not counted */
 	__u64 rx_bytes;
+	__u64 tx_bytes_before; /* of these, before it was adopted */
+	__u64 rx_bytes_before;
 	__u32 tx_segments;
 	__u32 rx_segments;
 	__u32 retransmits; /* a failed one: of its SYN */
+	__u32 retransmits_before;
 	__u32 srtt_us;
 	__u32 min_rtt_us; /* 0 = none */
 	__u32 client_isn; /* both 0 = unknown */
@@ -57,6 +60,9 @@ struct connection {
 	__u8 adopted;
 	__u8 owned; /* the owner is final */
 	__u8 tx_resets;
+	__u32 retransmits_before; /* what there was when it was adopted */
+	__u64 tx_bytes_before;
+	__u64 rx_bytes_before;
 };
 
 struct {
@@ -95,9 +101,12 @@ static __always_inline void fill(struct tcp_connection *event, struct sock *sk, 
 	event->start_ns = connection->start_ns;
 	event->handshake_ns = connection->handshake_ns;
 	event->tx_bytes = payload_sent(tcp);
-	event->rx_bytes = tcp->bytes_received;
-	if (event->rx_bytes && has_flag(sk, bpf_core_enum_value(enum sock_flags, SOCK_DONE)))
-		event->rx_bytes--; /* the peer's FIN */
+	event->rx_bytes = payload_received(sk, tcp);
+	if (connection->adopted) {
+		event->tx_bytes_before = connection->tx_bytes_before;
+		event->rx_bytes_before = connection->rx_bytes_before;
+		event->retransmits_before = connection->retransmits_before;
+	}
 	event->tx_segments = tcp->segs_out;
 	event->rx_segments = tcp->segs_in;
 	event->retransmits = tcp->total_retrans;

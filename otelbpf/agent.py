@@ -98,7 +98,7 @@ def run(
         line = stages.line(config, [probe.probe for probe in probes], machine, enrichment, outputs.export)
         node = Node(probes, drain, line, recorder.write if recorder else None, watcher)
         if watcher is not None:
-            watcher.wait(config.kubernetes.hold)  # what exists already is taken up by name
+            watcher.wait(config.kubernetes.hold)  # what exists already, and what comes first, finds its names
         node.adopt()
         collecting = Timer(config.metrics.interval, node.collect)
         conveyor = open_.enter_context(Conveyor(node.tick, [collecting, *_timers(node)], drain.arrived))
@@ -109,7 +109,9 @@ def run(
             watcher.on_change = telemetry.kubernetes_changed
         ready = _ready(probes, started)
         telemetry.started(ready)
-        health.running({"drain": lambda: drain.alive, "line": lambda: conveyor.alive}, ready)
+        health.running(
+            {"drain": lambda: drain.alive, "line": lambda: conveyor.alive}, ready, lambda: kubernetes.told(watcher)
+        )
         yield ready
         yield from _wait(ending, conveyor, seconds, watcher, reload)
         health.stopping()

@@ -25,7 +25,7 @@ from otelbpf.enrich.kubernetes.cluster import Known
 from otelbpf.enrich.kubernetes.conntrack import Conntrack
 from otelbpf.enrich.kubernetes.holders import Holders
 from otelbpf.enrich.kubernetes.listing import PAGE, Resource
-from otelbpf.enrich.kubernetes.refusals import FORBIDDEN, NOT_FOUND, ApiError
+from otelbpf.enrich.kubernetes.refusals import FORBIDDEN, NO_ANSWER, NOT_FOUND, ApiError
 from otelbpf.enrich.kubernetes.tables import Nodes, OwnPods, PeerPods, Services, Slices
 from otelbpf.enrich.kubernetes.watch import Watch
 
@@ -60,8 +60,8 @@ class WatchState:
     since_ns: int
     """Unix time from which on it is not answered; 0 while it is."""
     reason: str
-    objects: int
-    undecodable: int
+    objects: int = 0
+    undecodable: int = 0
 
 
 class Watcher:
@@ -97,6 +97,7 @@ class Watcher:
         elif settings.peers == "endpoints":
             self._watches.append(self._watch("endpoint_slices", SLICES, Slices(self._holders)))
         self._node_error = ""
+        self._node_since_ns = 0
         self._full: set[Watch] = set()
         self.sentences: deque[str] = deque(maxlen=SENTENCES)
         """What a person should know, oldest first."""
@@ -136,7 +137,7 @@ class Watcher:
     def states(self) -> Iterator[WatchState]:
         """How each watch fares, now; from any thread."""
         if self._node_error:
-            yield WatchState("node", answered=False, since_ns=0, reason=self._node_error, objects=0, undecodable=0)
+            yield WatchState("node", answered=False, since_ns=self._node_since_ns, reason=self._node_error)
         stuck_s = self._stuck_s()
         for watch in self._all():
             health = watch.health
@@ -170,6 +171,8 @@ class Watcher:
                 page = PAGE.decode(self._api.get(resource.path, {**resource.query, "limit": "1"}))
             except ApiError as error:
                 yield resource.name, True, f"{error.reason}; names of that kind will be missing"
+                if error.status == NO_ANSWER:  # nobody else will be answered, and each would be waited for
+                    return
             except objects.UNREADABLE:
                 yield (
                     resource.name,
@@ -289,6 +292,7 @@ class Watcher:
 
     def _node_unknown(self, reason: str) -> None:
         if not self._node_error:
+            self._node_since_ns = time.time_ns()
             self._told_of("node", reason)
         self._node_error = reason
 

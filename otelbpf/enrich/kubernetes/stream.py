@@ -30,6 +30,11 @@ class Chunks:
         self._left = 0
         self.ended = False
 
+    @property
+    def cut(self) -> bool:
+        """Whether there must be more."""
+        return not self.ended
+
     def feed(self, data: bytes) -> list[bytes]:
         """The content in *data*, which goes on where the last left off. Raises ProtocolError when it is no chunk."""
         at, found = 0, []
@@ -72,6 +77,11 @@ class Whole:
     def __init__(self, size: int | None) -> None:
         self._left = size
         self.ended = size == 0
+
+    @property
+    def cut(self) -> bool:
+        """Whether there must be more."""
+        return bool(self._left)
 
     def feed(self, data: bytes) -> list[bytes]:
         """What of *data* is content."""
@@ -120,8 +130,12 @@ class Stream:
             for content in self._body.feed(data):
                 yield from self._split(content)
             self.ended = not data or self._body.ended
-        if self.ended and not self._has_lines and self._rest_bytes:  # not even one line: an error page, say
+        if not self.ended:
+            return
+        if not self._has_lines and self._rest_bytes:  # not even one line: an error page, say
             yield b"".join(self._rest)
+        if self._body.cut:
+            raise ProtocolError("the connection ended in the middle of the answer")
 
     def close(self) -> None:
         """Ends the connection: the peer is not done, so nobody else could use it."""

@@ -55,11 +55,11 @@ def varints(numbers: NDArray[np.uint64], width: int) -> NDArray[Any]:
 
 
 def _longest(numbers: NDArray[np.uint64]) -> NDArray[Any]:
-    groups = np.empty((len(numbers), LONGEST), np.uint8)
+    groups = np.empty((*numbers.shape, LONGEST), np.uint8)
     for index in range(LONGEST):
-        groups[:, index] = (numbers >> np.uint64(7 * index)) & np.uint64(0x7F)
-    groups[:, :-1] |= 0x80
-    return groups.view(f"V{LONGEST}").ravel()
+        groups[..., index] = (numbers >> np.uint64(7 * index)) & np.uint64(0x7F)
+    groups[..., :-1] |= 0x80
+    return groups.view(f"V{LONGEST}")[..., 0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from otelbpf.signals import wire
 from otelbpf.signals.attributes import scaled
-from otelbpf.signals.envelope import Encoded
+from otelbpf.signals.envelope import Pieces
 from otelbpf.signals.index import grown
 from otelbpf.signals.keys import HISTOGRAM_ATTRIBUTE, NUMBER_ATTRIBUTE
 from otelbpf.signals.rows import Hole, Layout, order_of, varint_format, varint_width, varints
@@ -136,7 +136,7 @@ class Series:
         sizes: NDArray[np.intp] = (inner + 1 + np.where(inner < 128, 1, np.where(inner < 16384, 2, 4))).astype(np.intp)
         return sizes
 
-    def points(self, slots: NDArray[np.intp], now_ns: int) -> Encoded:
+    def points(self, slots: NDArray[np.intp], now_ns: int) -> Pieces:
         """Two pieces a point: the row, and the attributes that other metrics have too."""
         lengths = self.index.lengths[slots] + self._parts_width()
         width = varint_width(int(lengths.max()))
@@ -150,7 +150,7 @@ class Series:
         pieces[::2] = layout.without(rows, frozenset(), slice(None))
         pieces[1::2] = self.index.blocks[self.tag][slots].tolist()
         self.unsent[slots] = False
-        return Encoded(pieces, 2, (lengths + 1 + width).astype(np.intp))
+        return Pieces(pieces, 2, (lengths + 1 + width).astype(np.intp))
 
     def begin_again(self, slots: NDArray[np.intp], now_ns: int) -> None:
         """Delta: what was sent is counted from zero."""

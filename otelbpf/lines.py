@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_NARROWEST, _STEP = 8, 64
+
+
 class Words(NamedTuple):
     """Texts in UTF-8, each in a cell of the same width that is filled up with zeros. Zeros are no part of a text,
     wherever they stand."""
@@ -71,12 +74,12 @@ def words(texts: Sequence[str]) -> Words:
 def encoded_words(texts: Sequence[bytes]) -> Words:
     """The *texts*, which are in UTF-8."""
     cells = cells_of(texts)
-    lengths = np.count_nonzero(cells.view(np.uint8).reshape(len(texts), -1), axis=1)
+    lengths = np.count_nonzero(cells.view(np.uint8).reshape(len(texts), cells.dtype.itemsize), axis=1)
     return Words(cells, lengths.astype(np.intp))
 
 
-def cells_of(texts: Sequence[bytes], width_step: int = 8) -> NDArray[np.void]:
-    """Each of *texts* in a cell as wide as the longest. Widths go by steps, so that batches are alike in them."""
-    width = max(1, *map(len, texts)) if texts else 1
-    width += -width % width_step
+def cells_of(texts: Sequence[bytes]) -> NDArray[np.void]:
+    """Each of *texts* in a cell for the longest. Widths go by steps, so that one batch is as wide as the next."""
+    width = max(_NARROWEST, *map(len, texts)) if texts else _NARROWEST
+    width = 1 << (width - 1).bit_length() if width < _STEP else width + -width % _STEP
     return np.array(texts, f"S{width}").view(f"V{width}")

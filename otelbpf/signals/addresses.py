@@ -55,4 +55,4 @@ def _heads(tag: bytes, name: AttributeName) -> Words:
     """Length of the text → the attribute up to it."""
     whole = [wire.attribute(tag, name, " " * length) for length in range(1, _LONGEST + 1)]
     heads = [b"", *(attribute[:-length] for length, attribute in enumerate(whole, start=1))]
-    return Words(cells_of(heads, width_step=1), np.array([len(head) for head in heads]))
+    return Words(cells_of(heads), np.array([len(head) for head in heads]))

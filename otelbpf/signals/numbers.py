@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from otelbpf.signals.name import AttributeName
     from otelbpf.signals.sheet import Columns
 
+_NARROWEST: Final = 2
+"""A byte that is saved is not worth that one batch has another layout than the next."""
 _TRACE_ID: Final = b"\x4a"
 _TRACE: Final = "trace_id"
 _HEX: Final = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), "<u2")
@@ -124,4 +126,4 @@ def _widths(columns: Sequence[Found]) -> tuple[list[int], NDArray[np.uint64]]:
         matrix[row] = values if values.dtype.kind == "u" else values.astype(np.int64).view(np.uint64)
         if column.known is not None:
             matrix[row] *= column.known  # what marks an absent number may be large, and would widen the whole column
-    return [varint_width(largest) for largest in matrix.max(axis=1, initial=0).tolist()], matrix
+    return [max(_NARROWEST, varint_width(most)) for most in matrix.max(axis=1, initial=0).tolist()], matrix

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from otelbpf.signals.rows import Hole
+from otelbpf.signals.rows import Hole, dtype_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,14 +85,7 @@ class Layout:
             self._spans[hole.name] = self._placed([hole])
         self.constant_bytes = self._texts.start + sum(len(piece) for piece in texts if isinstance(piece, bytes))
         self.width = len(self._template)
-        self._dtype = np.dtype(
-            {
-                "names": list(self._holes),
-                "formats": [kind for kind, _ in self._holes.values()],
-                "offsets": [offset for _, offset in self._holes.values()],
-                "itemsize": self.width,
-            }
-        )
+        self._dtype = dtype_of(self._holes, self.width)
 
     def lengths(self, count: int, columns: Columns) -> NDArray[np.intp]:
         """The bytes of each of *count* messages."""

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from otelbpf import ledger, stages
@@ -33,10 +34,11 @@ from otelbpf.node import Node
 from otelbpf.only_one import OnlyOne, name_of_instance
 from otelbpf.probes import PROBES, filters
 from otelbpf.recording import EVENTS, MACHINE, SNAPSHOT, Frame, Layouts, Recorder
+from otelbpf.reload import Reload, Running
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from otelbpf.config import Config
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from otelbpf.export.numbers import AgentNumbers
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.kernel.object import Object
+    from otelbpf.reload import Wish
 
 SWEEP_INTERVAL_S = 1.0
 TRIM_INTERVAL_S = 10.0
@@ -60,10 +63,15 @@ WAITING_BYTES = 48 << 20
 
 
 def run(
-    config: Config, ending: threading.Event, *, seconds: float | None = None, record: Path | None = None
+    config: Config,
+    ending: threading.Event,
+    *,
+    seconds: float | None = None,
+    record: Path | None = None,
+    wish: Wish | None = None,
 ) -> Iterator[str]:
     """Watches this node until *ending* is set or *seconds* have passed; gives lines for a person: what is not seen,
-    ready, the summary.
+    ready, what a reload did, the summary. *wish* says when another configuration is to be taken.
 
     Raises OtelbpfError with one sentence when it cannot start. Everything it opened is closed when it returns.
     """
@@ -80,7 +88,9 @@ def run(
         machine = MachineRecorder(Machine()) if record else Machine()
         watcher = open_.enter_context(kubernetes.watching(config.kubernetes, os.environ, machine.host_name()))
         enrichment = open_.enter_context(Enrichment(config, machine, _cluster(watcher, machine)))
-        tried = open_.enter_context(attach_all(stages.enabled(config), config, before_attach=_filters(config, machine)))
+        tried = open_.enter_context(
+            attach_all(stages.enabled(config), config, before_attach=partial(_fill, config, _cgroups(config, machine)))
+        )
         yield from (sentence for probe in tried for sentence in _shortcomings(probe))
         probes = _usable(tried)
         recorder = open_.enter_context(_recorder(record, probes)) if record else None
@@ -90,17 +100,20 @@ def run(
         if watcher is not None:
             watcher.wait(config.kubernetes.hold)  # what exists already is taken up by name
         node.adopt()
-        conveyor = open_.enter_context(Conveyor(node.tick, _timers(config, node), drain.arrived))
+        collecting = Timer(config.metrics.interval, node.collect)
+        conveyor = open_.enter_context(Conveyor(node.tick, [collecting, *_timers(node)], drain.arrived))
         telemetry = open_.enter_context(_telemetry(config, outputs, machine, tried, node))
+        running = Running(outputs, node, line, conveyor, collecting, telemetry, partial(_filter, probes, machine))
+        reload = Reload(config, wish, running)
         if watcher is not None:
             watcher.on_change = telemetry.kubernetes_changed
         ready = _ready(probes, started)
         telemetry.started(ready)
         health.running({"drain": lambda: drain.alive, "line": lambda: conveyor.alive}, ready)
         yield ready
-        yield from _wait(ending, conveyor, seconds, watcher)
+        yield from _wait(ending, conveyor, seconds, watcher, reload)
         health.stopping()
-        deadline = time.monotonic() + config.shutdown_timeout
+        deadline = time.monotonic() + reload.config.shutdown_timeout
         conveyor.stop()
         conveyor.check()
         node.finish()
@@ -118,15 +131,22 @@ def _flushed(outputs: Exporters, node: Node, telemetry: Telemetry, deadline: flo
     return summary
 
 
-def _filters(config: Config, machine: Answers) -> Callable[[Object], None]:
-    """What fills the filter maps of an object that has them."""
-    cgroups = machine.cgroup_walk() if config.filters.cgroups.exclude else []
+def _filter(probes: Iterable[AttachedProbe], machine: Answers, config: Config) -> None:
+    """Makes the filters of what is attached those of *config*."""
+    cgroups = _cgroups(config, machine)
+    for probe in probes:
+        if probe.object is not None:
+            _fill(config, cgroups, probe.object)
 
-    def fill(loaded: Object) -> None:
-        if loaded.has_map("filter_ports"):
-            filters.fill(loaded, config, cgroups)
 
-    return fill
+def _fill(config: Config, cgroups: Sequence[tuple[int, str]], loaded: Object) -> None:
+    if loaded.has_map("filter_ports"):
+        filters.fill(loaded, config, cgroups)
+
+
+def _cgroups(config: Config, machine: Answers) -> Sequence[tuple[int, str]]:
+    """Those there are, if the kernel is to leave some out."""
+    return machine.cgroup_walk() if config.filters.cgroups.exclude else ()
 
 
 def _usable(tried: Sequence[AttachedProbe]) -> list[AttachedProbe]:
@@ -148,7 +168,8 @@ def _telemetry(
     def read() -> AgentNumbers:
         return node.numbers(statuses, outputs)
 
-    telemetry = Telemetry(config, outputs, read, host_name=machine.host_name(), host_id=machine.host_id())
+    about_host = {"host_name": machine.host_name(), "host_id": machine.host_id()}
+    telemetry = Telemetry(config, outputs, read, **about_host, environ=os.environ)
     for probe in tried:
         if probe.way is None:
             telemetry.probe_failed(probe.probe.name, "; ".join(refusal.reason for refusal in probe.refused))
@@ -172,12 +193,8 @@ def _recorder(path: Path, probes: Sequence[AttachedProbe]) -> Recorder:
     return Recorder(path, layouts)
 
 
-def _timers(config: Config, node: Node) -> list[Timer]:
-    timers = [
-        Timer(SWEEP_INTERVAL_S, node.sweep),
-        Timer(config.metrics.interval, node.collect),
-        Timer(TRIM_INTERVAL_S, Trimming()),
-    ]
+def _timers(node: Node) -> list[Timer]:
+    timers = [Timer(SWEEP_INTERVAL_S, node.sweep), Timer(TRIM_INTERVAL_S, Trimming())]
     return [*timers, Timer(RELEASE_INTERVAL_S, node.release)] if node.holds else timers
 
 
@@ -193,8 +210,10 @@ def _cluster(watcher: Watcher | None, machine: Answers) -> Cluster | None:
     return ClusterRecorder(watcher.known, machine.answers)
 
 
-def _wait(ending: threading.Event, conveyor: Conveyor, seconds: float | None, watcher: Watcher | None) -> Iterator[str]:
-    """Until the end; gives what is to be said meanwhile."""
+def _wait(
+    ending: threading.Event, conveyor: Conveyor, seconds: float | None, watcher: Watcher | None, reload: Reload
+) -> Iterator[str]:
+    """Until the end; gives what is to be said meanwhile, and reloads when that is wanted."""
     until = None if seconds is None else time.monotonic() + seconds
     while not ending.is_set() and conveyor.failure is None:
         left = WATCH_INTERVAL_S if until is None else min(WATCH_INTERVAL_S, until - time.monotonic())
@@ -203,3 +222,5 @@ def _wait(ending: threading.Event, conveyor: Conveyor, seconds: float | None, wa
         ending.wait(left)
         while watcher is not None and watcher.sentences:
             yield f"otelbpf: {watcher.sentences.popleft()}"
+        if not ending.is_set():
+            yield from reload.sentences()

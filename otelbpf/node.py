@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from otelbpf.errors import Unsupported
 from otelbpf.export.numbers import AgentNumbers, MapFill, RunTime
 from otelbpf.kernel.clock import boottime_offset_ns
 from otelbpf.ledger import EventLedger
@@ -15,7 +16,7 @@ from otelbpf.line import Rows, event_ledger
 from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, Frame, RecordingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from otelbpf.enrich.kubernetes.watcher import Watcher
     from otelbpf.export import Exporters
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
     from otelbpf.kernel.drain import Drain
     from otelbpf.line import Line, Source
 
+log = logging.getLogger("otelbpf.node")
 
 PENDING = "pending"
 """The map of those who wait for an answer, and the kernel's count of them."""
+RINGS_WITHIN_S = 0.1
+"""What the rings hold waits 10 ms for the drain as a rule; when it is late a snapshot goes on without it."""
 READS = 10
 READ_AGAIN_S = 0.001
 
@@ -59,25 +63,15 @@ class Node:
 
     def tick(self) -> None:
         """Carries everything that the drain has taken from the rings."""
-        taken: dict[int, list[bytes]] = {}
-        for index, records in self._drain.take():
-            taken.setdefault(index, []).append(records)
-        if not taken:
-            return
-        arrived = [
-            Rows(self._line.sources[index], np.frombuffer(b"".join(parts), self._probes[index].record))
-            for index, parts in taken.items()
-        ]
-        self._carry(arrived)
+        if arrived := self._taken():
+            self._carry(arrived)
 
     def snapshot(self) -> None:
-        """One pass over what is alive, for the probes that have such a thing."""
-        now_alive = [
-            Rows(source, np.frombuffer(probe.snapshot(), probe.struct), snapshot=True)
-            for source, probe in zip(self._line.sources, self._probes, strict=True)
-            if probe.probe.snapshot
-        ]
-        self._carry(now_alive)
+        """One pass over what is alive, for the probes that have such a thing, together with what the rings held then:
+        the answers and processes that name it."""
+        now_alive = list(self._alive())
+        self._drain.catch_up(RINGS_WITHIN_S)
+        self._carry([*self._taken(), *now_alive])
 
     def sweep(self) -> None:
         """Lets the kernel side tell what has timed out."""
@@ -126,13 +120,33 @@ class Node:
             spools=outputs.spools(),
             statuses=statuses,
             run_times={probe.probe.name: cost for probe in self._probes if (cost := _run_time(probe)).runs},
-            maps={f"{probe.probe.name}.{PENDING}": fill for probe in self._probes if (fill := _pending_map(probe))},
+            maps=dict(self._maps()),
             caches=self._line.enrichment.counters(),
             series=self._line.metrics.series(),
             watches=list(self._watcher.states()) if self._watcher is not None else (),
             held=dict(self._line.hold.rows) if self.holds else {},
             nat=self._watcher.conntrack.fill if self._watcher is not None else None,
         )
+
+    def _taken(self) -> list[Rows]:
+        taken: dict[int, list[bytes]] = {}
+        for index, records in self._drain.take():
+            taken.setdefault(index, []).append(records)
+        return [
+            Rows(self._line.sources[index], np.frombuffer(b"".join(parts), self._probes[index].record))
+            for index, parts in taken.items()
+        ]
+
+    def _alive(self) -> Iterator[Rows]:
+        for source, probe in zip(self._line.sources, self._probes, strict=True):
+            if not probe.probe.snapshot:
+                continue
+            try:
+                rows = np.frombuffer(probe.snapshot(), probe.struct)
+            except Unsupported as error:  # no memory or no descriptor just now
+                log.error("a snapshot was left out, the next one makes up for it: %s", error)  # noqa: TRY400 - a sentence
+            else:
+                yield Rows(source, rows, snapshot=True)
 
     def _ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:
         """The terms of one moment. They are read one after the other while events go on from term to term; what does
@@ -144,6 +158,13 @@ class Node:
             time.sleep(READ_AGAIN_S)
             ledger = self._read_ledger(index, source, probe)
         return ledger
+
+    def _maps(self) -> Iterator[tuple[str, MapFill]]:
+        for source, probe in zip(self._line.sources, self._probes, strict=True):
+            if fill := _pending_map(probe):
+                yield f"{probe.probe.name}.{PENDING}", fill
+            for name, (entries, capacity) in probe.probe.tables(source.prepare).items():
+                yield f"{probe.probe.name}.{name}", MapFill(entries, capacity)
 
     def _read_ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:
         counts = probe.counts

@@ -69,6 +69,10 @@ class Enrichment:
     def __exit__(self, *_: object) -> None:
         """Nothing is held open."""
 
+    def follow(self, config: Config) -> None:
+        """Describes resources as *config* says from now on; between two batches."""
+        self._resources.follow(config.resource.attributes, config.metrics.series_ttl * RESOURCES_OUTLIVE_SERIES)
+
     def learn(self, batches: Sequence[Batch]) -> None:
         """Takes in what the batches of one tick teach: cgroups first, for executions are in them."""
         if not self._walked:

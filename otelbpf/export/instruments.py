@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otelbpf.signals import names
@@ -34,6 +35,8 @@ class Reading(NamedTuple):
     process: OwnProcess
     components: Mapping[str, str]
     """Exporter → otel.component.type."""
+    reloads: Mapping[str, int] = MappingProxyType({"": 0})
+    """What was wrong, empty for nothing → configurations that were read again."""
 
 
 def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable[Observed]]]]:
@@ -62,9 +65,15 @@ def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable
     yield names.METRIC_OTELBPF_AGENT_WATCH_OBJECTS, watch_objects
     yield names.METRIC_OTELBPF_AGENT_NAT_ENTRIES, nat_entries
     yield names.METRIC_OTELBPF_AGENT_NAT_OVERFLOWS, nat_overflows
+    yield names.METRIC_OTELBPF_AGENT_CONFIG_RELOADS, config_reloads
     yield names.METRIC_PROCESS_CPU_TIME, cpu_time
     yield names.METRIC_PROCESS_MEMORY_USAGE, memory_usage
     yield names.METRIC_PROCESS_UNIX_FILE_DESCRIPTOR_COUNT, descriptors
+
+
+def config_reloads(reading: Reading) -> Iterator[Observed]:
+    for wrong, count in reading.reloads.items():
+        yield count, {names.ERROR_TYPE: wrong} if wrong else {}
 
 
 def kernel_events(reading: Reading) -> Iterator[Observed]:

@@ -6,15 +6,15 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from otelbpf.export.queue import SignalLedger
+from otelbpf.export.account import SignalLedger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from otelbpf.export.keeper import SpoolSize
+    from otelbpf.export.news import Watcher
     from otelbpf.export.queue import QueueSize
     from otelbpf.export.request import Request
-    from otelbpf.export.sender import Watcher
 
 Value = str | bool | int | float | bytes | list[Any] | dict[str, Any] | None
 

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from otelbpf.enrich.kubernetes.watcher import WatchState
+    from otelbpf.export.account import SignalLedger
     from otelbpf.export.keeper import SpoolSize
-    from otelbpf.export.queue import QueueSize, SignalLedger
+    from otelbpf.export.queue import QueueSize
     from otelbpf.ledger import EventLedger
 
 State = Literal["attached", "degraded", "failed", "off"]

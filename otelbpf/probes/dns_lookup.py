@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from otelbpf.probes import filters
 from otelbpf.probes.dns_reading import Reading, without_messages
 from otelbpf.probes.dns_sentence import sentences
 from otelbpf.probes.probe import Address, Choice, Counter, Event, Histogram, Known, Number, Probe, Way
@@ -116,6 +115,10 @@ class DnsLookups:
     def __init__(self, config: Any) -> None:
         self.undecodable = 0
         self._reading = Reading()
+        self.follow(config)
+
+    def follow(self, config: Any) -> None:
+        """Answers of a server here are read if they become records."""
         self._server_records = config.logs.dns_server != "off"
 
     def __call__(self, batch: Batch) -> Batch:
@@ -156,7 +159,6 @@ def _add_outcome(batch: Batch) -> None:
 def _constants(config: Any) -> Mapping[str, int]:
     settings = config.probes.dns_lookup
     return {
-        **filters.constants(config),
         **_port_words(settings.ports),
         "timeout_ns": round(settings.timeout * 1e9),
         "pending_share": max(1, settings.max_pending // _SHARES),

@@ -133,6 +133,9 @@ class Prepare(Protocol):
     def __call__(self, batch: Batch) -> Batch:
         """The batch with its columns added; never raises for what is in the rows."""
 
+    def follow(self, config: Any) -> None:
+        """Takes the settings that may change while it runs from *config*; between two batches, its state stays."""
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -171,3 +174,5 @@ class Probe:
     cost: str = ""
     """What it costs in the kernel, measured as docs/performance.md says; empty when nothing is to be felt."""
     map_sizes: Callable[[Any], Mapping[str, int]] = field(default=lambda _config: {})
+    tables: Callable[[Any], Mapping[str, tuple[int, int]]] = field(default=lambda _prepare: {})
+    """Takes what `prepare` gave; the bounded tables that it keeps: name → entries, and how many fit."""

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otelbpf.batch import Batch, Categorical, Facts
-from otelbpf.probes import filters
+from otelbpf.lines import Lines
 from otelbpf.probes.probe import Attribute, Choice, Counter, Event, Known, Number, Probe, Way
+from otelbpf.probes.three_digits import NANOSECONDS
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class Prepare:
     def __init__(self, _config: Config | None = None) -> None:
         self.undecodable = 0
         self._clock_offset_ns = 0
+
+    def follow(self, config: Config) -> None:
+        """It has no settings."""
 
     def __call__(self, batch: Batch) -> Batch:
         rows = batch.rows
@@ -108,32 +112,24 @@ def exec_lines(batch: Batch) -> Iterator[str]:
 
 
 def exit_lines(batch: Batch) -> Iterator[str]:
-    """`exit curl[4711] code 0 after 12 ms`"""
+    """`exit curl[4711] code 0 after 12.0 ms`"""
     head = batch.rows["head"]
-    for comm, pid, code, number, oom, duration_ns in zip(
+    for comm, pid, code, number, oom, duration in zip(
         _texts(head["comm"]),
         head["pid"].tolist(),
         batch.rows["exit_code"].tolist(),
         batch.rows["exit_signal"].tolist(),
         batch.number("oom_killed").tolist(),
-        batch.number("duration_ns").tolist(),
+        Lines.joined(NANOSECONDS.part(batch.number("duration_ns"))),
         strict=True,
     ):
-        yield f"exit {comm}[{pid}] {_outcome(code, number, oom)} after {_duration(duration_ns)}"
+        yield f"exit {comm}[{pid}] {_outcome(code, number, oom)} after {duration}"
 
 
 def _outcome(code: int, number: int, oom: bool) -> str:  # noqa: FBT001 - a column of the row
     if not number:
         return f"code {code}"
     return str(SIGNAL_NAMES.get(number, f"signal {number}")) + (" (out of memory)" if oom else "")
-
-
-def _duration(duration_ns: int) -> str:
-    for unit, size_ns in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
-        if duration_ns >= size_ns:
-            amount = duration_ns / size_ns
-            return f"{amount:.0f} {unit}" if amount >= 100 else f"{amount:.3g} {unit}"
-    return f"{duration_ns} ns"
 
 
 def _texts(column: NDArray[np.bytes_]) -> Iterable[str]:
@@ -164,7 +160,7 @@ PROBE = Probe(
         Way("tp_btf_by_count", ("executed", "exited_by_count")),  # before 6.16
     ),
     prepare=Prepare,
-    constants=filters.constants,
+    constants=lambda _config: {},
     events=(
         Event(
             names.EVENT_PROCESS_EXEC,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from otelbpf.probes import filters
 from otelbpf.probes.connection_id import connection_ids
 from otelbpf.probes.probe import (
     Address,
@@ -140,7 +139,7 @@ _FAILED = Event(
     body=lambda batch: failed_sentences(batch, ERRORS),
     setting="tcp_connection",
     when="failed",
-    failed="went_wrong",
+    failed="failed",
     duration_ns="handshake_ns",
 )
 
@@ -202,6 +201,10 @@ class TcpConnections:
     def __init__(self, config: Any) -> None:
         self.undecodable = 0
         self.accounting = Accounting(config.probes.tcp_connection.max_tracked)
+        self.follow(config)
+
+    def follow(self, config: Any) -> None:
+        """Connection ids by another key, and of those that become records from now on."""
         self._key = config.connection_id.key
         self._policy = config.logs.tcp_connection
 
@@ -297,10 +300,11 @@ PROBE = Probe(
         ),
     ),
     prepare=TcpConnections,
-    constants=filters.constants,
+    constants=lambda _config: {},
     events=(_CLOSED, _FAILED),
     metrics=_METRICS,
     adopt="tcp_adopt",
     snapshot="tcp_snapshot",
     snapshot_map="connections",
+    tables=lambda prepare: {"tracked": prepare.accounting.fill},
 )

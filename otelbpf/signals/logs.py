@@ -61,22 +61,29 @@ class Logs:
 
     def __init__(self, config: Any, probes: Iterable[Probe], now_ns: Callable[[], int] = time.time_ns) -> None:
         self._now_ns = now_ns
-        self._scopes: dict[str, Level] = {}
+        self._probes = tuple(probes)
+        self._scopes: dict[str, Level] = {probe.name: scope_level(probe.scope, __version__) for probe in self._probes}
         self._events: dict[str, list[tuple[Policy, CompiledEvent]]] = {}
-        for probe in probes:
-            self._scopes[probe.name] = scope_level(probe.scope, __version__)
-            policies = [(event, Policy(getattr(config.logs, event.setting), event)) for event in probe.events]
+        self._forms: dict[tuple[str, int, bool, bool], CompiledEvent] = {}
+        self.follow(config)
+
+    def follow(self, config: Any) -> None:
+        """Makes records as *config* says from now on; between two batches."""
+        for probe in self._probes:
+            policies = [
+                (index, Policy(getattr(config.logs, event.setting), event)) for index, event in enumerate(probe.events)
+            ]
             self._events[probe.name] = [
-                (policy, self._compiled(config, event)) for event, policy in policies if not policy.off
+                (policy, self._compiled(config, probe, index)) for index, policy in policies if not policy.off
             ]
 
-    @staticmethod
-    def _compiled(config: Any, event: Event) -> CompiledEvent:
-        return CompiledEvent(
-            event,
-            legacy=config.attributes.legacy == "dup",
-            name_attribute=config.logs.event_name_attribute,
-        )
+    def _compiled(self, config: Any, probe: Probe, index: int) -> CompiledEvent:
+        """Each form is made once: what is known of a thing keeps what was encoded for it, form by form."""
+        legacy, name_attribute = config.attributes.legacy == "dup", config.logs.event_name_attribute
+        form = (probe.name, index, legacy, name_attribute)
+        if form not in self._forms:
+            self._forms[form] = CompiledEvent(probe.events[index], legacy=legacy, name_attribute=name_attribute)
+        return self._forms[form]
 
     def encode(self, batch: Batch) -> list[Request]:
         """The records of *batch*. A snapshot has none: it says what is, not what happened."""

@@ -128,7 +128,7 @@ class Metrics:
 
     def __init__(self, config: Any, probes: Iterable[Probe], now_ns: Callable[[], int] = time.time_ns) -> None:
         self._now_ns = now_ns
-        self._ttl_ns = int(config.metrics.series_ttl * 1e9)
+        self.follow(config)
         self._delta = config.metrics.temporality == "delta"
         made = Maker(config.metrics.max_series)
         self._resources = made.resources
@@ -138,6 +138,10 @@ class Metrics:
             [(probe.scope, series) for probe in declared if probe.metrics for series in self._plans[probe.name].series],
             delta=self._delta,
         )
+
+    def follow(self, config: Any) -> None:
+        """Forgets series as *config* says from now on; those there are go on as they are."""
+        self._ttl_ns = int(config.metrics.series_ttl * 1e9)
 
     def update(self, batch: Batch) -> None:
         """Takes *batch* in. An empty snapshot counts: it says that nothing is alive."""

@@ -222,7 +222,7 @@ OTELBPF_EVENT_OUTCOME = AttributeName(
     "otelbpf.event.outcome", "str", "processed, filtered, throttled, lost, undecodable"
 )
 OTELBPF_QUEUE_NAME = AttributeName("otelbpf.queue.name", "str")
-OTELBPF_MAP_NAME = AttributeName("otelbpf.map.name", "str")
+OTELBPF_MAP_NAME = AttributeName("otelbpf.map.name", "str", "dns_lookup.pending, tcp_connection.tracked")
 OTELBPF_CACHE_NAME = AttributeName("otelbpf.cache.name", "str")
 OTELBPF_CACHE_RESULT = AttributeName("otelbpf.cache.result", "str", "hit, miss, evicted")
 OTELBPF_METRIC_NAME = AttributeName("otelbpf.metric.name", "str")
@@ -230,6 +230,10 @@ OTELBPF_WATCH_NAME = AttributeName("otelbpf.watch.name", "str", "pods, services,
 OTELBPF_WATCH_STATE = AttributeName("otelbpf.watch.state", "str", "answered, unanswered")
 OTELBPF_HOLD_OUTCOME = AttributeName(
     "otelbpf.hold.outcome", "str", "named, nameless (the time was over), displaced (there was no room)"
+)
+OTELBPF_CONFIG_APPLIED = AttributeName("otelbpf.config.applied", "str[]", "key paths of the settings that changed")
+OTELBPF_CONFIG_RESTART = AttributeName(
+    "otelbpf.config.restart", "str[]", "key paths of settings that are different in the file and need a restart"
 )
 CPU_MODE = AttributeName("cpu.mode", "str", "user, system", registry=True)
 
@@ -241,6 +245,9 @@ EVENT_PROCESS_EXIT = EventName("otelbpf.process.exit", "a process ended")
 EVENT_AGENT_STARTED = EventName("otelbpf.agent.started", "every probe that could be attached is")
 EVENT_AGENT_STOPPED = EventName("otelbpf.agent.stopped", "the agent ends after a flush")
 EVENT_AGENT_CONFIG_RELOADED = EventName("otelbpf.agent.config_reloaded", "another configuration holds from now on")
+EVENT_AGENT_CONFIG_REFUSED = EventName(
+    "otelbpf.agent.config_refused", "a configuration cannot be used, and the former one holds; with the reason"
+)
 EVENT_AGENT_PROBE_FAILED = EventName("otelbpf.agent.probe_failed", "a probe could not be attached")
 EVENT_AGENT_DATA_LOST = EventName("otelbpf.agent.data_lost", "events or records were lost; with the reason")
 EVENT_AGENT_EXPORTER_DOWN = EventName("otelbpf.agent.exporter_down", "a peer takes nothing any more")
@@ -360,10 +367,10 @@ METRIC_OTELBPF_AGENT_PROBE_RUNS = MetricName(
     "otelbpf.agent.probe.runs", "Counter", "{run}", "Runs of the kernel programs, while bpf_stats is enabled"
 )
 METRIC_OTELBPF_AGENT_MAP_ENTRIES = MetricName(
-    "otelbpf.agent.map.entries", "UpDownCounter", "{entry}", "Entries in a BPF map"
+    "otelbpf.agent.map.entries", "UpDownCounter", "{entry}", "Entries in a bounded table of a probe"
 )
 METRIC_OTELBPF_AGENT_MAP_CAPACITY = MetricName(
-    "otelbpf.agent.map.capacity", "UpDownCounter", "{entry}", "Entries that fit in a BPF map"
+    "otelbpf.agent.map.capacity", "UpDownCounter", "{entry}", "Entries that fit in it"
 )
 METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS = MetricName(
     "otelbpf.agent.enrichment.lookups", "Counter", "{lookup}", "Look-ups in the caches of enrichment"
@@ -388,6 +395,12 @@ METRIC_OTELBPF_AGENT_NAT_ENTRIES = MetricName(
 )
 METRIC_OTELBPF_AGENT_NAT_OVERFLOWS = MetricName(
     "otelbpf.agent.nat.overflows", "Counter", "{overflow}", "Times that the kernel told of more than was read"
+)
+METRIC_OTELBPF_AGENT_CONFIG_RELOADS = MetricName(
+    "otelbpf.agent.config.reloads",
+    "Counter",
+    "{reload}",
+    "Configurations that were read again, with error.type `refused` where one could not be used",
 )
 METRIC_PROCESS_CPU_TIME = MetricName(
     "process.cpu.time", "Counter", "s", "Total CPU seconds broken down by different CPU modes.", registry=True

@@ -114,6 +114,11 @@ class ApiServer:
             *("--advertise-address", "127.0.0.1", "--tls-cert-file", "tls.crt", "--tls-private-key-file", "tls.key"),
             *("--token-auth-file", "tokens.csv", "--authorization-mode", "RBAC"),
             *("--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", "sa.pub"),
-            *("--service-account-signing-key-file", "sa.key", "--service-cluster-ip-range", "10.96.0.0/16"),
+            *(
+                "--service-account-signing-key-file",
+                "sa.key",
+                "--service-cluster-ip-range",
+                "10.96.0.0/16,fd00:96::/108",
+            ),
             *("--endpoint-reconciler-type", "none", "--disable-admission-plugins", "ServiceAccount"),
         ]

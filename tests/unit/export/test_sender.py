@@ -12,9 +12,9 @@ import pytest
 
 from otelbpf.config import Retry, SendingQueue
 from otelbpf.export import Exporters
+from otelbpf.export.account import SignalLedger
 from otelbpf.export.answer import Accepted, Answer, Failure
 from otelbpf.export.endpoint import Endpoint
-from otelbpf.export.queue import SignalLedger
 from otelbpf.export.sender import Sender
 from tests.peers.otlp import log_request, metric_request
 

@@ -80,6 +80,13 @@ class Prepare:
         return self._clock_offset_ns
 
 
+def identities(batch: Batch) -> NDArray[np.uint64]:
+    """A process: its start and its end are kept together."""
+    rows = batch.rows
+    about: NDArray[np.uint64] = rows["start_ns"].astype(np.uint64) << np.uint64(22) ^ rows["head"]["pid"]
+    return about
+
+
 def iso_time(unix_ms: int) -> str:
     """ISO 8601 in UTC."""
     at = datetime.fromtimestamp(unix_ms // 1000, UTC).replace(microsecond=unix_ms % 1000 * 1000, tzinfo=None)
@@ -167,6 +174,7 @@ PROBE = Probe(
             when="executed",
             setting="process",
             body=exec_lines,
+            identity=identities,
             attributes=(
                 *PROCESS,
                 Known("image", (names.PROCESS_COMMAND,)),
@@ -180,6 +188,7 @@ PROBE = Probe(
             when="exited",
             setting="process",
             body=exit_lines,
+            identity=identities,
             failed="failed",
             error="oom_killed",
             duration_ns="duration_ns",

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from otelbpf.enrich.kubernetes.watcher import Watcher
     from otelbpf.export import Exporters
     from otelbpf.export.numbers import ProbeStatus
+    from otelbpf.guards.guard import GuardState
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.kernel.drain import Drain
     from otelbpf.line import Line, Source
+    from otelbpf.signals.sampling import DetailLedger
 
 log = logging.getLogger("otelbpf.node")
 
@@ -54,6 +56,8 @@ class Node:
         self._drain = drain
         self._line = line
         self._record = record
+        self.guards: Callable[[], Sequence[GuardState]] = list
+        """How the agent's own limits stand."""
 
     def adopt(self) -> None:
         """Takes up what exists already, and counts from here on."""
@@ -111,6 +115,15 @@ class Node:
             for index, (source, probe) in enumerate(zip(self._line.sources, self._probes, strict=True))
         }
 
+    def detail(self) -> dict[str, DetailLedger]:
+        """The log records of each probe that were due by the settings."""
+        sampling = self._line.logs.sampling
+        return {
+            source.probe.name: sampling.ledger(source.probe.name)
+            for source in self._line.sources
+            if source.probe.events
+        }
+
     def numbers(self, statuses: Sequence[ProbeStatus], outputs: Exporters) -> AgentNumbers:
         """All that the agent counts about itself, now; may be asked from any thread."""
         return AgentNumbers(
@@ -125,6 +138,8 @@ class Node:
             series=self._line.metrics.series(),
             watches=list(self._watcher.states()) if self._watcher is not None else (),
             held=dict(self._line.hold.rows) if self.holds else {},
+            details=self.detail(),
+            guards=self.guards(),
             nat=self._watcher.conntrack.fill if self._watcher is not None else None,
         )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, inspect
 
 from otelbpf.config import quantities
+from otelbpf.config.kinds import bare, quantity, variable
 from otelbpf.config.settings import EXPORTERS, Config, Slow
 
 if TYPE_CHECKING:
@@ -88,38 +89,14 @@ def _with_note(line: str, note: str) -> str:
 
 
 def _item(kind: inspect.Type) -> inspect.Type:
-    kind = _bare(kind)
+    kind = bare(kind)
     return kind.value_type if isinstance(kind, inspect.DictType) else kind
-
-
-def _bare(kind: inspect.Type) -> inspect.Type:
-    while isinstance(kind, inspect.Metadata):
-        kind = kind.type
-    return kind
 
 
 def description(kind: inspect.Type) -> str:
     """What a setting means."""
     notes = kind.extra_json_schema if isinstance(kind, inspect.Metadata) else None
     return str((notes or {}).get("description", ""))
-
-
-def quantity(kind: inspect.Type) -> str:
-    """`duration`, `size`, `secret` …: how a setting is written."""
-    while isinstance(kind, inspect.Metadata):
-        if kind.extra and "quantity" in kind.extra:
-            return str(kind.extra["quantity"])
-        kind = kind.type
-    return ""
-
-
-def variable(kind: inspect.Type) -> str:
-    """The variable that a setting is taken from where nothing else is said."""
-    while isinstance(kind, inspect.Metadata):
-        if kind.extra and "variable" in kind.extra:
-            return str(kind.extra["variable"])
-        kind = kind.type
-    return ""
 
 
 def written(value: Any, kind: inspect.Type) -> Any:
@@ -129,7 +106,7 @@ def written(value: Any, kind: inspect.Type) -> Any:
         return HIDDEN if value else ""
     if name == "duration":
         return quantities.duration_text(value)
-    return quantities.size_text(value) if "size" in name else value
+    return quantities.size_text(value) if "size" in name and isinstance(value, int) else value
 
 
 def text(value: Any, kind: inspect.Type) -> str:

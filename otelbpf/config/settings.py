@@ -30,6 +30,7 @@ Duration = Annotated[float, _quantity("duration")]
 Size = Annotated[int, _quantity("size")]
 MAX_LISTED = 512
 """Of ports and of addresses: two such lists fill a map of the kernel half."""
+Cores = Annotated[float, Meta(ge=0.01, le=1024)]
 RingSize = Annotated[int, _quantity("ring size"), Meta(ge=4096, le=1024 * MIB)]
 """Rounded up to a power of two on reading."""
 Network = Annotated[str, _quantity("network")]
@@ -335,6 +336,19 @@ class Config(Settings, frozen=True, kw_only=True):
     ] = {}
     telemetry: Annotated[Telemetry, says("The agent's signals about itself.", live=True)] = Telemetry()
     health: Annotated[Health, says("Whether the agent lives and is ready, over HTTP.")] = Health()
+    memory_limit: Annotated[
+        Literal["auto", "off"] | Annotated[Size, Meta(ge=96 * MIB)],
+        says(
+            "From 80 % of it queues, then log records are shed; auto: the limit of the agent's cgroup, if it has one."
+        ),
+        _quantity("size"),
+    ] = "auto"
+    cpu_limit: Annotated[
+        Literal["auto", "off"] | Cores,
+        says(
+            "Cores, such as 0.2; beyond it records are sampled, then left out; auto: the quota of the agent's cgroup."
+        ),
+    ] = "auto"
     shutdown_timeout: Annotated[
         Duration, says("Longest time to send what is left when stopping.", live=True, ge=0, le=600)
     ] = 5.0

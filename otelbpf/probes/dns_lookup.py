@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 
@@ -15,7 +16,9 @@ from otelbpf.signals import names
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from otelbpf.batch import Batch
+    from numpy.typing import NDArray
+
+    from otelbpf.batch import Batch, Facts
 
 CLIENT, SERVER = 1, 2
 ANSWERED, TIMED_OUT = 1, 2
@@ -95,7 +98,21 @@ def _event(setting: str, role: str) -> Event:
         when=role,
         failed="failed",
         duration_ns="latency_ns",
+        identity=_identities,
     )
+
+
+def _identities(batch: Batch) -> NDArray[np.uint64]:
+    """What asker and server both know of a lookup: the question, its id, the asker's port."""
+    rows, question = batch.rows, batch.things("question")
+    asker_port = np.where(batch.number("client"), rows["local_port"], rows["remote_port"]).astype(np.uint64)
+    asked = np.array([_checksum(facts) for facts in question.values], np.uint64)[question.codes]
+    numbers: NDArray[np.uint64] = asker_port << np.uint64(16) | rows["id"]
+    return asked << np.uint64(32) ^ numbers ^ rows["question_type"].astype(np.uint64) << np.uint64(40)
+
+
+def _checksum(question: Facts) -> int:
+    return crc32(str(question.get(names.DNS_QUESTION_NAME, "")).encode(errors="replace"))
 
 
 _METRICS = (

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from otelbpf.batch import Batch
     from otelbpf.signals.names import AttributeName, EventName, MetricName
 
@@ -89,6 +92,10 @@ class Event:
     error: str | None = None
     duration_ns: str | None = None
     trace_id: str | None = None
+    identity: Callable[[Batch], NDArray[np.uint64]] | None = None
+    """A number a row, the same wherever the same thing is seen: it decides which are kept while records are sampled."""
+    complete: Callable[[Any, Batch], None] | None = None
+    """Adds the columns that only records need; takes the whole Config and the rows that become records."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
  *
  * What must be remembered meanwhile lives in the socket (`connections`), is freed with it, and is copied by the kernel
  * from a listener to every socket it accepts. So a server's connection has an owner before anybody has accepted it,
- * and the process that first reads or writes takes it over: with a prefork server that is the worker. */
+ * and the process that first reads or writes, or else the one that closes, takes it over: with a prefork server that is
+ * the worker. */
 #include "tcp_record.bpf.h"
 #include "tcp_unsent.bpf.h"
 
@@ -18,6 +19,12 @@ struct {
 	__type(key, __u64);   /* address of the socket */
 	__type(value, __u64); /* cookie: addresses are used again */
 } told SEC(".maps");
+
+/* No FIN of ours. */
+static __always_inline bool is_open(int state)
+{
+	return state == TCP_ESTABLISHED || state == TCP_SYN_RECV || state == TCP_CLOSE_WAIT;
+}
 
 /* `was` tells which FIN came first. A reset that ends a connection leaves no other trace than the error, and one that
  * we send when the application closes (unread data, SO_LINGER 0) is sent after this. One that we are about to send for
@@ -36,7 +43,7 @@ static __always_inline void explain_end(struct tcp_connection *event, const stru
 	else
 		event->close_reason = reset ? RESET_REMOTE : aborted ? RESET_LOCAL : TIMEOUT;
 	event->rx_resets = reset;
-	if ((open || was == TCP_CLOSE_WAIT) && error == 0 && !event->tx_resets)
+	if (is_open(was) && error == 0 && !event->tx_resets)
 		event->tx_resets = 1;
 	if (event->close_reason == RESET_LOCAL)
 		event->error = ECONNRESET; /* no normal end, though nobody had to be told */
@@ -53,6 +60,8 @@ static __always_inline void closed(struct sock *sk, struct connection *connectio
 		return; /* never established */
 	if (!connection->role)
 		connection->role = role_by_counters(tcp, was);
+	if (is_open(was) && !sk->sk_err)
+		owned_by_closer(connection, sk); /* with a reset: nothing else gets here without an error */
 	event = record(sk, tcp, connection, KIND_CLOSED);
 	if (!event)
 		return;
@@ -135,6 +144,10 @@ int BPF_PROG(tcp_state_changed, struct sock *sk, int was, int is)
 		begin(sk, is == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER);
 	} else if (is == TCP_ESTABLISHED) {
 		established(sk, was);
+	} else if (is == TCP_FIN_WAIT1 || is == TCP_LAST_ACK) {
+		connection = bpf_sk_storage_get(&connections, sk, NULL, 0);
+		if (connection)
+			owned_by_closer(connection, sk);
 	} else if (is == TCP_CLOSE && was != TCP_LISTEN && was != TCP_CLOSE) {
 		connection = bpf_sk_storage_get(&connections, sk, NULL, 0);
 		if (connection && was == TCP_SYN_SENT)

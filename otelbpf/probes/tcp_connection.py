@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from otelbpf.probes.connection_id import connection_ids
+from otelbpf.probes.connection_id import add_connection_ids, identities
 from otelbpf.probes.probe import (
     Address,
     Choice,
@@ -127,6 +127,8 @@ _CLOSED = Event(
     failed="went_wrong",
     duration_ns="duration_ns",
     trace_id="connection_id",
+    identity=identities,
+    complete=add_connection_ids,
 )
 _FAILED = Event(
     name=names.EVENT_TCP_CONNECTION_FAILED,
@@ -139,8 +141,9 @@ _FAILED = Event(
     body=lambda batch: failed_sentences(batch, ERRORS),
     setting="tcp_connection",
     when="failed",
-    failed="went_wrong",
+    failed="failed",
     duration_ns="handshake_ns",
+    identity=identities,
 )
 
 _WAY = (  # W in SIGNALS.md
@@ -201,12 +204,9 @@ class TcpConnections:
     def __init__(self, config: Any) -> None:
         self.undecodable = 0
         self.accounting = Accounting(config.probes.tcp_connection.max_tracked)
-        self.follow(config)
 
     def follow(self, config: Any) -> None:
-        """Connection ids by another key, and of those that become records from now on."""
-        self._key = config.connection_id.key
-        self._policy = config.logs.tcp_connection
+        """Nothing here depends on what may change."""
 
     def __call__(self, batch: Batch) -> Batch:
         batch = self.accounting.snapshot(batch) if batch.snapshot else self.accounting.events(batch)
@@ -217,21 +217,7 @@ class TcpConnections:
         batch.columns["nat_address"] = np.zeros(len(batch), "V16")
         for counter, counted in _NOT_ZERO.items():
             batch.columns[counted] = batch.number(counter) > 0
-        if not batch.snapshot:
-            batch.columns["connection_id"] = self._connection_ids(batch)
         return batch
-
-    def _connection_ids(self, batch: Batch) -> NDArray[np.uint8]:
-        """Of the connections that become log records; a hash a row is the dearest thing here."""
-        wanted = batch.number("closed") & self._becomes_record(batch)
-        return connection_ids(batch.rows["client_isn"], batch.rows["server_isn"], wanted, self._key)
-
-    def _becomes_record(self, batch: Batch) -> NDArray[np.bool_] | bool:
-        """Under the setting `logs.tcp_connection`."""
-        if isinstance(self._policy, str):
-            return batch.number("went_wrong") if self._policy == "failed" else self._policy == "all"
-        slow: NDArray[np.bool_] = batch.number("duration_ns") >= self._policy.slow * 1e9
-        return batch.number("went_wrong") | slow
 
 
 def _add_kinds(batch: Batch) -> None:

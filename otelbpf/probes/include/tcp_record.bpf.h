@@ -78,6 +78,21 @@ static __always_inline void owned_by_current(struct connection *connection, cons
 	connection->owner.netns = netns_of_socket(sk);
 }
 
+/* In close() or shutdown(), which is all that is seen of a process that never read or wrote, or spliced what came. The
+ * kernel's own threads close what is not theirs, as MPTCP does with the connections that it is made of. */
+static __always_inline void owned_by_closer(struct connection *connection, struct sock *sk)
+{
+	struct tcp_sock *tcp;
+
+	if (connection->owned || is_kernel_thread(bpf_get_current_task_btf()))
+		return;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp || is_mptcp(tcp))
+		return;
+	owned_by_current(connection, sk);
+	connection->owned = 1;
+}
+
 /* A client's SYN is in our_first_sequence() but not in its payload; a server has no such difference. Holds until our
  * FIN is sent. Another CPU may be changing these numbers: what is neither is unknown. */
 static __always_inline __u8 role_by_counters(const struct tcp_sock *tcp, __u8 state)

@@ -105,7 +105,7 @@ def run(
         line = stages.line(config, [probe.probe for probe in probes], machine, enrichment, outputs.export)
         node = Node(probes, drain, line, recorder.write if recorder else None, watcher)
         if watcher is not None:
-            watcher.wait(config.kubernetes.hold)  # what exists already is taken up by name
+            watcher.wait(config.kubernetes.hold)  # what exists already, and what comes first, finds its names
         node.adopt()
         guarding = guards(config, bounds, outputs, line.logs.sampling)
         node.guards = guarding.states
@@ -120,7 +120,9 @@ def run(
         open_.enter_context(guarding)
         ready = _ready(probes, started)
         telemetry.started(ready)
-        health.running({"drain": lambda: drain.alive, "line": lambda: conveyor.alive}, ready)
+        health.running(
+            {"drain": lambda: drain.alive, "line": lambda: conveyor.alive}, ready, lambda: kubernetes.told(watcher)
+        )
         yield ready
         said = [guarding.sentences, *([] if watcher is None else [watcher.sentences])]
         yield from _wait(ending, conveyor, seconds, said, reload)

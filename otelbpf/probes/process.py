@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otelbpf.batch import Batch, Categorical, Facts
-from otelbpf.lines import Lines
+from otelbpf.lines import Lines, Part, words
 from otelbpf.probes.probe import Attribute, Choice, Counter, Event, Known, Number, Probe, Totals, Way
 from otelbpf.probes.three_digits import NANOSECONDS
 from otelbpf.probes.throttled import EVENTS, THROTTLED, marked
@@ -127,19 +127,19 @@ def exec_lines(batch: Batch) -> Iterator[str]:
         yield f"exec {comm}[{pid}] by {parent}[{parent_pid}]: {filename}"
 
 
-def exit_lines(batch: Batch) -> Iterator[str]:
+def exit_lines(batch: Batch) -> Lines:
     """`exit curl[4711] code 0 after 12.0 ms`"""
     head = batch.rows["head"]
-    for comm, pid, code, number, oom, duration in zip(
+    each = zip(
         _texts(head["comm"]),
         head["pid"].tolist(),
         batch.rows["exit_code"].tolist(),
         batch.rows["exit_signal"].tolist(),
         batch.number("oom_killed").tolist(),
-        Lines.joined(NANOSECONDS.part(batch.number("duration_ns"))),
         strict=True,
-    ):
-        yield f"exit {comm}[{pid}] {_outcome(code, number, oom)} after {duration}"
+    )
+    who = Part(words([f"exit {comm}[{pid}] {_outcome(code, number, oom)}" for comm, pid, code, number, oom in each]))
+    return Lines(len(batch), who, " after ", NANOSECONDS.part(batch.number("duration_ns")))
 
 
 def _outcome(code: int, number: int, oom: bool) -> str:  # noqa: FBT001 - a column of the row

@@ -34,9 +34,13 @@ class CgroupFilter:
         self._in_use = self._includes or bool(config.filters.cgroups.exclude)
         self._machine = machine
         self._wanted: LRUCache[int, bool] = LRUCache(REMEMBERED_CGROUPS)
+        self._walked = False
 
     def learn(self, batches: Iterable[Batch]) -> None:
-        """Takes in the cgroups that were made."""
+        """Takes in the cgroups that were made; at the first time those that there are, by when the kernel tells of new."""
+        if self._in_use and not self._walked:
+            self._walked = True
+            self._wanted.update({found: self._is_wanted_path(path) for found, path in self._machine.cgroup_walk()})
         for batch in batches if self._in_use else ():
             if batch.probe == CGROUP_PROBE:
                 for cgroup_id, path in zip(batch.rows["cgroup_id"].tolist(), batch.rows["path"].tolist(), strict=True):

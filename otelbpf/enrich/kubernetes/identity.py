@@ -26,7 +26,7 @@ ATTRIBUTE_ANNOTATION = "resource.opentelemetry.io/"
 INSTANCE_LABEL, NAME_LABEL = "app.kubernetes.io/instance", "app.kubernetes.io/name"
 VERSION_LABEL = "app.kubernetes.io/version"
 TEMPLATE_HASH = "pod-template-hash"
-STATIC_UID = "kubernetes.io/config.hash"
+STATIC_UID = "kubernetes.io/config.mirror"
 """On the mirror of a static pod: the UID under which the kubelet runs it, which is the one in its cgroup."""
 SCHEDULED_JOB = re.compile(r"(?P<cronjob>.+)-(?P<minute>\d{8})")
 """A CronJob's controller names a job after the minute of the Unix time for which it was due."""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +24,6 @@ from tests.load.programs import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.e2e.otlp_json import Point, Record
 
@@ -396,3 +396,30 @@ def test_a_file_to_watch_is_needed() -> None:
         [sys.executable, "-m", "otelbpf", "run", "--watch"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (2, "otelbpf: --watch needs a file to watch; give it with -c FILE\n")
+
+
+def held(agent: Agent) -> tuple[int, int]:
+    """Threads and descriptors of the agent."""
+    proc = Path(f"/proc/{agent.pid}")
+    return len(list((proc / "task").iterdir())), len(list((proc / "fd").iterdir()))
+
+
+def test_many_reloads_leave_nothing_behind(tmp_path: Path, collector: Collector) -> None:
+    """Each one takes away an exporter, redirects another, and moves the agent's own signals."""
+    grpc, http = collector.exporters("grpc"), collector.exporters("http")
+
+    def settings(number: int) -> dict[str, Any]:
+        name = f"otlp_{('http', 'grpc')[number % 2]}"
+        kept = (http, grpc)[number % 2][name] | {"headers": {"x-number": str(number)}}
+        return {"probes": ONLY_PROCESSES, "exporters": {f"{name}/{number % 2}": kept}, "telemetry": {"interval": "1s"}}
+
+    with Agent(tmp_path, settings(0)) as agent:
+        for number in range(1, 11):
+            reload(agent, tmp_path, settings(number))
+        before = held(agent)
+        for number in range(11, 31):
+            reload(agent, tmp_path, settings(number))
+        wait_for(lambda: all(now <= then + 4 for now, then in zip(held(agent), before, strict=True)), "what ends")
+        agent.stop()
+    assert all(row.balanced for row in agent.summary.records.values())
+    assert len(agent.summary.records) == 4

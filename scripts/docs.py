@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import inspect
 
 from otelbpf.config.changes import is_live
+from otelbpf.config.kinds import bare, quantity
 from otelbpf.config.quantities import quantity_text
-from otelbpf.config.render import description, quantity, template, text
+from otelbpf.config.render import description, template, text
 from otelbpf.config.settings import EXPORTERS, Config
 from otelbpf.export.instruments import all_instruments
 from otelbpf.probes import PROBES
@@ -63,7 +64,7 @@ def _table(title: str, rows: Iterator[Row]) -> str:
 
 
 def _rows_of(field: inspect.Field) -> Iterator[Row]:
-    inner, live = _bare(field.type), is_live(field.type, above=False)
+    inner, live = bare(field.type), is_live(field.type, above=False)
     if isinstance(inner, inspect.StructType):
         yield from _rows(inner, "", live=live)
     else:
@@ -73,7 +74,7 @@ def _rows_of(field: inspect.Field) -> Iterator[Row]:
 def _rows(kind: inspect.Type, path: str, *, live: bool) -> Iterator[Row]:
     assert isinstance(kind, inspect.StructType)
     for field in sorted(kind.fields, key=lambda field: not field.name.endswith("endpoint")):
-        inner, mine = _bare(field.type), is_live(field.type, above=live)
+        inner, mine = bare(field.type), is_live(field.type, above=live)
         key = f"{path}{field.name}"
         if isinstance(inner, inspect.StructType):
             yield from _rows(inner, f"{key}.", live=mine)
@@ -93,19 +94,19 @@ def _default(field: inspect.Field) -> str:
 
 
 def _range(kind: inspect.Type) -> str:
-    inner = _bare(kind)
+    inner = bare(kind)
     if isinstance(inner, inspect.LiteralType):
         return ", ".join(f"`{word}`" for word in sorted(inner.values))
+    if isinstance(inner, inspect.UnionType) and not any(
+        isinstance(one, inspect.StructType | inspect.BoolType) for one in inner.types
+    ):
+        return ", or ".join(filter(None, map(_range, inner.types)))
     low, high = getattr(inner, "ge", None), getattr(inner, "le", None)
     measure = quantity(kind)
     texts = [quantity_text(limit, measure) for limit in (low, high) if limit is not None]
     if len(texts) == 2:
         return f"{texts[0]} to {texts[1]}"
     return "" if not texts else f"from {texts[0]}" if low is not None else f"to {texts[0]}"
-
-
-def _bare(kind: inspect.Type) -> inspect.Type:
-    return kind.type if isinstance(kind, inspect.Metadata) else kind
 
 
 def summary() -> str:

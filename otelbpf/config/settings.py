@@ -30,6 +30,7 @@ Duration = Annotated[float, _quantity("duration")]
 Size = Annotated[int, _quantity("size")]
 MAX_LISTED = 512
 """Of ports and of addresses: two such lists fill a map of the kernel half."""
+Cores = Annotated[float, Meta(ge=0.01, le=1024)]
 RingSize = Annotated[int, _quantity("ring size"), Meta(ge=4096, le=1024 * MIB)]
 """Rounded up to a power of two on reading."""
 Network = Annotated[str, _quantity("network")]
@@ -44,11 +45,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A group of settings; nothing in it changes after it was read."""
 
 
+class Throttle(Settings, frozen=True, kw_only=True):
+    rate: Annotated[int, says("Events a second that are told one by one.", ge=1, le=10**7)]
+    burst: Annotated[int, says("Events that may come at once.", ge=1, le=10**6)] = 1000
+
+
+Throttling = Annotated[
+    Literal["off"] | Throttle,
+    says(
+        "Events of one container, or other cgroup, a second and at once; what is beyond is counted only; off: none.",
+        live=True,
+    ),
+]
+
+
 class TcpConnection(Settings, frozen=True, kw_only=True):
     enabled: Annotated[bool, says("Watch TCP connections.")] = True
     ring_size: Annotated[
         RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
     ] = 2 * MIB
+    throttle: Throttling = Throttle(rate=100_000, burst=4000)
     max_tracked: Annotated[
         int,
         says(
@@ -62,6 +78,7 @@ class DnsLookup(Settings, frozen=True, kw_only=True):
     ring_size: Annotated[
         RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
     ] = 4 * MIB
+    throttle: Throttling = Throttle(rate=150_000, burst=3000)
     ports: Annotated[
         tuple[Port, ...], says("Ports on which DNS is spoken, over UDP and TCP.", min_length=1, max_length=16)
     ] = (53,)
@@ -76,6 +93,7 @@ class Process(Settings, frozen=True, kw_only=True):
     ring_size: Annotated[
         RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
     ] = 1 * MIB
+    throttle: Throttling = Throttle(rate=20_000, burst=1000)
 
 
 class Probes(Settings, frozen=True, kw_only=True):
@@ -335,6 +353,19 @@ class Config(Settings, frozen=True, kw_only=True):
     ] = {}
     telemetry: Annotated[Telemetry, says("The agent's signals about itself.", live=True)] = Telemetry()
     health: Annotated[Health, says("Whether the agent lives and is ready, over HTTP.")] = Health()
+    memory_limit: Annotated[
+        Literal["auto", "off"] | Annotated[Size, Meta(ge=96 * MIB)],
+        says(
+            "From 80 % of it queues, then log records are shed; auto: the limit of the agent's cgroup, if it has one."
+        ),
+        _quantity("size"),
+    ] = "auto"
+    cpu_limit: Annotated[
+        Literal["auto", "off"] | Cores,
+        says(
+            "Cores, such as 0.2; beyond it records are sampled, then left out; auto: the quota of the agent's cgroup."
+        ),
+    ] = "auto"
     shutdown_timeout: Annotated[
         Duration, says("Longest time to send what is left when stopping.", live=True, ge=0, le=600)
     ] = 5.0

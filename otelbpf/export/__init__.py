@@ -47,6 +47,9 @@ class Exporter(Protocol):
     def wait_for_room(self, request: Request) -> None:
         """Returns when `export` would take *request* without a loss."""
 
+    def keep_within(self, share: float, signals: Collection[str]) -> None:
+        """From now on lets *share* of what may wait in memory of each of *signals* wait, and counts what is beyond."""
+
     def follow(
         self, transport: Transport, retry: Retry, queue: SendingQueue, signals: Collection[str], spool: Spool | None
     ) -> None:
@@ -94,6 +97,12 @@ class Exporters:
         for member in self.members:
             member.wait_for_room(request)
             member.export(request)
+
+    def keep_within(self, share: float, signals: Collection[str]) -> None:
+        """From now on *share* of the room for what waits is given to each of *signals*; what is beyond goes, the oldest
+        first, counted."""
+        for member in self.members:
+            member.keep_within(share, signals)
 
     def flush(self, deadline: float) -> bool:
         """Sends what is queued until *deadline* (time.monotonic); what is left stays in the spool, or is dropped as `shutdown`.

@@ -59,6 +59,10 @@ def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable
     yield names.METRIC_OTELBPF_AGENT_MAP_CAPACITY, map_capacity
     yield names.METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS, enrichment_lookups
     yield names.METRIC_OTELBPF_AGENT_SERIES, series
+    yield names.METRIC_OTELBPF_AGENT_LOG_RECORDS, log_records
+    yield names.METRIC_OTELBPF_AGENT_GUARD_STEP, guard_step
+    yield names.METRIC_OTELBPF_AGENT_GUARD_STEPS, guard_steps
+    yield names.METRIC_OTELBPF_AGENT_GUARD_USAGE, guard_usage
     yield names.METRIC_OTELBPF_AGENT_HOLD_ROWS, hold_rows
     yield names.METRIC_OTELBPF_AGENT_WATCH_STATUS, watch_status
     yield names.METRIC_OTELBPF_AGENT_WATCH_OUTAGE, watch_outage
@@ -179,6 +183,30 @@ def enrichment_lookups(reading: Reading) -> Iterator[Observed]:
 def series(reading: Reading) -> Iterator[Observed]:
     for metric, count in reading.agent.series.items():
         yield count, {names.OTELBPF_METRIC_NAME: metric}
+
+
+def log_records(reading: Reading) -> Iterator[Observed]:
+    for probe, detail in reading.agent.details.items():
+        of_probe: dict[str, str] = {names.OTELBPF_PROBE_NAME: probe}
+        yield detail.made, of_probe | {names.OTELBPF_RECORD_OUTCOME: "made"}
+        for limit, count in detail.shed.items():
+            yield count, of_probe | {names.OTELBPF_RECORD_OUTCOME: "shed", names.ERROR_TYPE: limit}
+
+
+def guard_step(reading: Reading) -> Iterator[Observed]:
+    for guard in reading.agent.guards:
+        yield guard.level, {names.OTELBPF_GUARD_NAME: guard.name}
+
+
+def guard_steps(reading: Reading) -> Iterator[Observed]:
+    for guard in reading.agent.guards:
+        for direction, count in (("down", guard.downs), ("up", guard.ups)):
+            yield count, {names.OTELBPF_GUARD_NAME: guard.name, names.OTELBPF_GUARD_DIRECTION: direction}
+
+
+def guard_usage(reading: Reading) -> Iterator[Observed]:
+    for guard in reading.agent.guards:
+        yield guard.used, {names.OTELBPF_GUARD_NAME: guard.name}
 
 
 def hold_rows(reading: Reading) -> Iterator[Observed]:

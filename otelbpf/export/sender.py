@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self
 
-from otelbpf.export.answer import GIVEN_UP, QUEUE_FULL, REJECTED, SHUTDOWN, Accepted, Failure
+from otelbpf.export.answer import GIVEN_UP, MEMORY_LIMIT, REJECTED, SHUTDOWN, Accepted, Failure
 from otelbpf.export.backoff import Backoff
 from otelbpf.export.isolation import Isolation
 from otelbpf.export.keeper import Keeper
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from otelbpf.export.waiting import Waiting
 
 IDLE_S = 60.0
+LEAST_BYTES = 2**20
+"""Of each signal, however little memory there is: what is sent while the peer is well passes through."""
 FLUSH_RETRY_S = 0.5
 """Longest wait for a retry while stopping: there is no time for more."""
 JOIN_S = 0.2
@@ -84,7 +86,15 @@ class Sender:
     def export(self, request: Request) -> None:
         """Queues *request*, if this exporter carries its signal."""
         if request.signal in self.signals and (dropped := self._queue.put(request)):
-            self._news.lost(request.signal, SHUTDOWN if self._stopping.is_set() else QUEUE_FULL, dropped)
+            reason = SHUTDOWN if self._stopping.is_set() else self._queue.room(request.signal).reason
+            self._news.lost(request.signal, reason, dropped)
+
+    def keep_within(self, share: float, signals: Collection[str]) -> None:
+        """From now on *share* of the room for what waits in memory is given to each of *signals*, but for a little; what
+        is beyond goes, the oldest first."""
+        room_bytes = max(LEAST_BYTES, int(share * self._queue.max_bytes))
+        for signal, items in self._queue.shrink(self.signals.intersection(signals), room_bytes).items():
+            self._news.lost(signal, MEMORY_LIMIT, items)
 
     def wait_for_room(self, request: Request) -> None:
         """Returns when `export` would take *request* without a loss."""
@@ -255,7 +265,8 @@ class Sender:
 
     def _again(self, entry: Waiting, after_s: float) -> None:
         if overflow := self._queue.again(entry, after_s):
-            self._news.lost(entry.request.signal, QUEUE_FULL, overflow)
+            signal = entry.request.signal
+            self._news.lost(signal, self._queue.room(signal).reason, overflow)
 
     def _backoff(self, signal: str) -> Backoff:
         return self._backoffs.setdefault(signal, Backoff(self._retry))

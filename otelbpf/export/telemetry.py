@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from otelbpf.export.numbers import AgentNumbers
     from otelbpf.export.request import Request
     from otelbpf.export.sdk import Sdk
+    from otelbpf.guards.guard import Change
     from otelbpf.signals.name import EventName
 
 INFO, WARN, ERROR = 9, 13, 17
@@ -138,6 +139,12 @@ class Telemetry:
         name = names.EVENT_AGENT_KUBERNETES_DOWN if reason else names.EVENT_AGENT_KUBERNETES_UP
         said: dict[str, Any] = {names.OTELBPF_WATCH_NAME: watch}
         self._tell(name, WARN if reason else INFO, f"{watch}: {reason or 'the API server answers again'}", said)
+
+    def detail_changed(self, change: Change) -> None:
+        """A limit of the agent's own has asked for less detail, or allows more again."""
+        name = names.EVENT_AGENT_DETAIL_REDUCED if change.down else names.EVENT_AGENT_DETAIL_RESTORED
+        said: dict[str, Any] = {names.OTELBPF_GUARD_NAME: change.guard, names.OTELBPF_GUARD_STEP: change.step}
+        self._tell(name, WARN if change.down else INFO, change.sentence, said)
 
     def close(self, deadline: float) -> bool:
         """Sends the last numbers and events until *deadline* (time.monotonic); says whether they were sent by then.

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from otelbpf.config import Config
+    from otelbpf.reload import Wish
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "watch this node and export what is seen")
     _configurable(run)
     run.add_argument("--for", dest="seconds", type=_duration, metavar="10s", help="stop after this time")
+    run.add_argument("--watch", action="store_true", help="reload the configuration when its file changes")
     run.add_argument("--record", type=Path, metavar="FILE", help="also write the kernel's bytes to FILE, for replay")
 
     check = _command(commands, "check", _check, "say what works on this node, what does not, and why")
@@ -130,17 +133,24 @@ def _load(options: argparse.Namespace) -> Config:
 
 def _run(options: argparse.Namespace) -> int:
     from otelbpf import agent
+    from otelbpf.config.watched import WatchedFile
+    from otelbpf.reload import Wish, no_file
 
-    config = _load(options)
+    if options.watch and options.config is None:
+        raise CannotRun("--watch needs a file to watch; give it with -c FILE")
+    watched = WatchedFile(options.config) if options.watch else None
+    config = _load(options)  # after the first look at the file, so that no change is missed in between
     ending = threading.Event()
+    wish = Wish(no_file if options.config is None else partial(_load, options), watched)
     _end_on_signals(ending)
-    for line in agent.run(config, ending, seconds=options.seconds, record=options.record):
+    _reload_on_hangup(ending, wish)
+    for line in agent.run(config, ending, seconds=options.seconds, record=options.record, wish=wish):
         print(line, file=sys.stderr, flush=True)
     return 0
 
 
 def _end_on_signals(ending: threading.Event) -> None:
-    """The first SIGTERM, SIGINT or SIGHUP (its terminal was closed) ends the agent in order, a second one at once."""
+    """The first SIGTERM or SIGINT ends the agent in order, a second one at once."""
     signalled = False
 
     def end(number: int, _frame: object) -> None:
@@ -152,8 +162,31 @@ def _end_on_signals(ending: threading.Event) -> None:
         # threading.Thread, whose start takes a lock, too.
         _thread.start_new_thread(ending.set, ())
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+
+
+def _reload_on_hangup(ending: threading.Event, wish: Wish) -> None:
+    """SIGHUP asks for the configuration to be read again. Where it says that the terminal was closed from which the
+    agent was started it ends the agent in order, unless that was to ignore it (nohup)."""
+    may_end = _has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+
+    def hang_up(_number: int, _frame: object) -> None:
+        if may_end and not _has_terminal():
+            _thread.start_new_thread(ending.set, ())  # as above
+        else:
+            wish.ask()
+
+    signal.signal(signal.SIGHUP, hang_up)
+
+
+def _has_terminal() -> bool:
+    """Whether the process has a controlling terminal; the kernel takes it away before it tells of a hangup."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 REJECTED = "rejected"
 """The peer looked at it and does not want it."""
 QUEUE_FULL = "queue_full"
+MEMORY_LIMIT = "memory_limit"
+"""The queue had less room than it was given, for want of memory."""
 GIVEN_UP = "given_up"
 """Tried for as long as `retry_on_failure` says."""
 SHUTDOWN = "shutdown"

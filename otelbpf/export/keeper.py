@@ -69,6 +69,10 @@ class Keeper:
     def start(self) -> None:
         self._thread.start()
 
+    def follow(self, settings: Settings) -> None:
+        """Another size and age from now on; the directory stays as it was."""
+        self._settings = settings
+
     def finish(self, deadline: float) -> None:
         """Writes what is not yet on disk until *deadline* (time.monotonic), and ends."""
         self._stopping.set()

@@ -52,12 +52,19 @@ class News:
         self._endpoint = endpoint
         self._complaints = Complaints()
         self._down: set[str] = set()
+        self._told_down = False
         self._lock = threading.Lock()
 
     @property
     def is_up(self) -> bool:
         """Whether the peer took, or refused, what it was last sent of every signal."""
         return not self._down
+
+    def follow(self, endpoint: Endpoint | None) -> None:
+        """The peer is another from now on: what keeps it away is news."""
+        with self._lock:
+            self._endpoint = endpoint
+            self._told_down = False
 
     def acknowledged(self, request: Request) -> None:
         for watcher in self.watchers:
@@ -73,7 +80,9 @@ class News:
         with self._lock:
             was_down = signal in self._down
             self._down.discard(signal)
-        if was_down and not self._down:
+            is_up = was_down and not self._down
+            self._told_down = self._told_down and not is_up
+        if is_up:
             log.warning("exporter %s: the peer answers again", self.name)
             for watcher in self.watchers:
                 watcher.up(self.name)
@@ -81,9 +90,9 @@ class News:
     def down(self, signal: str, failure: Failure) -> None:
         """The peer did not answer a request of *signal*, or wants it later."""
         with self._lock:
-            was_up = not self._down
+            is_told, self._told_down = self._told_down, True
             self._down.add(signal)
-        if not was_up:
+        if is_told:
             return
         sentence = diagnose(failure, self._endpoint)
         log.warning("exporter %s: %s; trying again", self.name, sentence)

@@ -20,16 +20,18 @@ from otelbpf.export.numbers import own_process
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from otelbpf.config import Config, OtlpGrpc, OtlpHttp
     from otelbpf.export import Exporters
     from otelbpf.export.numbers import AgentNumbers
     from otelbpf.export.request import Request
     from otelbpf.export.sdk import Sdk
+    from otelbpf.guards.guard import Change
     from otelbpf.signals.name import EventName
 
 INFO, WARN, ERROR = 9, 13, 17
+REFUSED = "refused"
 POD_NAMESPACE, POD_NAME, POD_UID = "POD_NAMESPACE", "POD_NAME", "POD_UID"
 """Variables that the DaemonSet fills from the downward API."""
 KEPT = 1000
@@ -68,12 +70,14 @@ class Telemetry:
         self._read = read
         self._outputs = outputs
         self._peer = _first_peer(config) if config.telemetry.enabled else None
-        self._resource = own_resource(config, host_name, host_id, environ)
+        self._host = (host_name, host_id, environ)
+        self._resource = own_resource(config, *self._host)
         self._reading: Reading | None = None
         self._last: AgentNumbers | None = None
         """Read at the end. The SDK may ask once more, from its own thread, when what counts is gone."""
         self._asking = threading.Lock()
         self._losses: Counter[tuple[str, ...]] = Counter()
+        self._reloads = {"": 0, REFUSED: 0}
         self._messages: dict[tuple[str, ...], str] = {}
         self._lock = threading.Lock()
         self._told: deque[_Told] = deque(maxlen=KEPT)
@@ -85,8 +89,8 @@ class Telemetry:
         self._starting = threading.Thread(target=self._start, name="telemetry", daemon=True)
 
     def __enter__(self) -> Self:
+        self._outputs.watch(self)
         if self._peer is not None:
-            self._outputs.watch(self)
             self._starting.start()
         return self
 
@@ -95,6 +99,34 @@ class Telemetry:
 
     def started(self, sentence: str) -> None:
         self._tell(names.EVENT_AGENT_STARTED, INFO, sentence)
+
+    def follow(self, config: Config, deadline: float) -> None:
+        """Goes on as *config* says. Where that means another peer, resource or interval, what was told until now goes
+        out the former way until *deadline* (time.monotonic), and series begin again; else nothing is touched."""
+        former = (self._peer, self._resource, self._config.telemetry)
+        peer = _first_peer(config) if config.telemetry.enabled else None
+        resource = own_resource(config, *self._host)
+        self._config = config
+        if former == (peer, resource, config.telemetry):
+            return
+        self._peer, self._resource = peer, resource
+        before = self._starting if self._starting.ident is not None else None
+        self._starting = threading.Thread(
+            target=self._start_again, args=(before, deadline), name="telemetry", daemon=True
+        )
+        self._starting.start()
+
+    def config_reloaded(self, sentence: str, applied: Sequence[str], restart: Sequence[str]) -> None:
+        """Another configuration holds, but for the settings *restart*."""
+        self._reloads[""] += 1
+        lists: dict[str, Any] = {names.OTELBPF_CONFIG_APPLIED: applied, names.OTELBPF_CONFIG_RESTART: restart}
+        attributes = {name: list(paths) for name, paths in lists.items() if paths}
+        self._tell(names.EVENT_AGENT_CONFIG_RELOADED, WARN if restart else INFO, sentence, attributes)
+
+    def config_refused(self, sentence: str) -> None:
+        """Nothing has changed, because of what *sentence* says."""
+        self._reloads[REFUSED] += 1
+        self._tell(names.EVENT_AGENT_CONFIG_REFUSED, WARN, sentence, {names.ERROR_TYPE: REFUSED})
 
     def stopped(self, sentence: str) -> None:
         self._tell(names.EVENT_AGENT_STOPPED, INFO, sentence)
@@ -107,6 +139,12 @@ class Telemetry:
         name = names.EVENT_AGENT_KUBERNETES_DOWN if reason else names.EVENT_AGENT_KUBERNETES_UP
         said: dict[str, Any] = {names.OTELBPF_WATCH_NAME: watch}
         self._tell(name, WARN if reason else INFO, f"{watch}: {reason or 'the API server answers again'}", said)
+
+    def detail_changed(self, change: Change) -> None:
+        """A limit of the agent's own has asked for less detail, or allows more again."""
+        name = names.EVENT_AGENT_DETAIL_REDUCED if change.down else names.EVENT_AGENT_DETAIL_RESTORED
+        said: dict[str, Any] = {names.OTELBPF_GUARD_NAME: change.guard, names.OTELBPF_GUARD_STEP: change.step}
+        self._tell(name, WARN if change.down else INFO, change.sentence, said)
 
     def close(self, deadline: float) -> bool:
         """Sends the last numbers and events until *deadline* (time.monotonic); says whether they were sent by then.
@@ -148,6 +186,16 @@ class Telemetry:
             self._messages[exporter, signal, reason] = message
 
     # In the thread that starts it, and in the SDK's
+
+    def _start_again(self, before: threading.Thread | None, deadline: float) -> None:
+        if before is not None:
+            before.join()
+        with self._lock:
+            sdk, self._sdk = self._sdk, None
+            self._emit, self._record_lag = self._told.append, self._lags.append
+        if sdk is not None:
+            sdk.close(deadline)
+        self._start()
 
     def _start(self) -> None:
         from otelbpf.export.sdk import Sdk
@@ -215,7 +263,7 @@ class Telemetry:
         with self._asking:
             agent = self._last or self._read()
             self._tell_losses(agent)
-        return Reading(agent, own_process(), self._outputs.components())
+        return Reading(agent, own_process(), self._outputs.components(), dict(self._reloads))
 
     def _tell_losses(self, agent: AgentNumbers) -> None:
         """One event for each kind of loss that grew since the last reading, with how much it grew."""

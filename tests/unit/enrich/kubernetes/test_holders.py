@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from otelbpf.config import Kubernetes
+from otelbpf.enrich.kubernetes import objects
 from otelbpf.enrich.kubernetes.cluster import Known
 from otelbpf.enrich.kubernetes.conntrack import Conntrack
 from otelbpf.enrich.kubernetes.holders import (
@@ -55,7 +56,7 @@ def test_services_that_share_an_address_are_told_apart_by_port():
     assert held_by(claims, 100 * S, 25).name == "mail"
 
 
-def pod(name, uid, address, **status):
+def pod(name, uid, address, spec=None, **status):
     made = {
         "name": name,
         "namespace": "shop",
@@ -63,7 +64,8 @@ def pod(name, uid, address, **status):
         "resourceVersion": "5",
         "creationTimestamp": "2026-11-20T00:00:00Z",
     }
-    return json.dumps({"metadata": made, "spec": {}, "status": {"podIP": address, **status}}).encode()
+    whole = {"metadata": made, "spec": spec or {}, "status": {"podIP": address, **status}}
+    return msgspec.convert(whole, objects.PeerPodObject)
 
 
 def test_an_address_that_changes_hands():
@@ -92,7 +94,7 @@ def test_a_finished_pod_has_given_its_address_back_and_one_on_the_hosts_network_
     assert holders.of(ADDRESS)[0].ends_ns == 2 * S
     pods.put(pod("a", "1", "10.0.0.1", phase="Succeeded"), 3 * S)
     assert holders.of(ADDRESS)[0].ends_ns == 2 * S
-    pods.put(pod("h", "3", "10.0.0.9").replace(b'"spec": {}', b'"spec": {"hostNetwork": true}'), S)
+    pods.put(pod("h", "3", "10.0.0.9", spec={"hostNetwork": True}), S)
     assert holders.of(packed("10.0.0.9")) == ()
 
 
@@ -107,11 +109,11 @@ def test_a_service_that_changes_its_ways():
             "ports": [{"port": 80, "nodePort": 30080}],
         },
     }
-    services.put(json.dumps(made).encode(), S)
+    services.put(msgspec.convert(made, objects.ServiceObject), S)
     assert holders.of(packed("fd00::1"))[0].name == "web"
     assert services.by_node_port[30080].name == "web"
     made["spec"] = {"type": "ExternalName", "externalName": "db.example.org.", "clusterIP": "None"}
-    services.put(json.dumps(made).encode(), 2 * S)
+    services.put(msgspec.convert(made, objects.ServiceObject), 2 * S)
     assert services.by_node_port == {}
     assert [one.name for one in services.by_host_name["db.example.org"]] == ["web"]
     assert [one.name for one in services.by_host_name["web.shop.svc"]] == ["web"]
@@ -122,7 +124,8 @@ def test_a_service_that_changes_its_ways():
 
 def service(uid, name, **spec):
     metadata = {"name": name, "namespace": "shop", "uid": uid}
-    return json.dumps({"metadata": metadata, "spec": spec, "status": spec.pop("status", {})}).encode()
+    whole = {"metadata": metadata, "status": spec.pop("status", {}), "spec": spec}
+    return msgspec.convert(whole, objects.ServiceObject)
 
 
 def test_a_node_port_that_goes_to_another_service_before_the_first_is_known_to_be_gone():
@@ -153,7 +156,7 @@ def test_an_address_that_only_the_network_of_a_nodes_pods_tells_of():
     holders = Holders()
     nodes, pods = Nodes(holders), PeerPods(holders)
     told = {"metadata": {"name": "n2", "uid": "n"}, "spec": {"podCIDRs": ["10.244.2.0/24", "fd00:2::/64", "oops"]}}
-    nodes.put(json.dumps(told).encode(), S)
+    nodes.put(msgspec.convert(told, objects.NodeObject), S)
     for text in ("10.244.2.7", "fd00:2::7"):
         (found,) = holders.of(packed(text))
         assert (found.kind, found.name, found.node) == ("pod", "", "n2")
@@ -161,7 +164,7 @@ def test_an_address_that_only_the_network_of_a_nodes_pods_tells_of():
     pods.put(pod("a", "1", "10.244.2.7"), S)
     assert [one.name for one in holders.of(packed("10.244.2.7"))] == ["a"]
     told["spec"] = {"podCIDR": "10.244.3.0/24"}
-    nodes.put(json.dumps(told).encode(), 2 * S)
+    nodes.put(msgspec.convert(told, objects.NodeObject), 2 * S)
     assert holders.of(packed("10.244.2.8")) == ()
     assert holders.of(packed("10.244.3.7"))[0].node == "n2"
     nodes.gone("n", 3 * S)
@@ -173,27 +176,28 @@ def test_a_nodes_address_is_the_nodes_whichever_pod_is_told_to_have_it():
     on_host = {"addresses": ["10.0.0.1"], "nodeName": "n1", "targetRef": {"kind": "Pod", "name": "proxy-x", "uid": "p"}}
     told = {"metadata": {"name": "proxy-1", "uid": "s"}, "endpoints": [on_host]}
     node = {"metadata": {"name": "n1", "uid": "n"}, "status": {"addresses": [{"address": "10.0.0.1"}]}}
-    Nodes(holders).put(json.dumps(node).encode(), S)
-    Slices(holders).put(json.dumps(told).encode(), 2 * S)
+    Nodes(holders).put(msgspec.convert(node, objects.NodeObject), S)
+    Slices(holders).put(msgspec.convert(told, objects.SliceObject), 2 * S)
     assert held_by(holders.of(ADDRESS), 100 * S).name == "n1"
 
 
-def mirror(uid, claimed):
-    made = {"name": uid, "namespace": "shop", "uid": uid, "annotations": {"kubernetes.io/config.mirror": claimed}}
-    return json.dumps({"metadata": made}).encode()
+def own_pod(uid, name, claimed=""):
+    notes = {"kubernetes.io/config.mirror": claimed} if claimed else {}
+    made = {"name": name, "namespace": "shop", "uid": uid, "annotations": notes}
+    return msgspec.convert({"metadata": made}, objects.PodObject)
 
 
 def test_nobody_can_take_the_place_of_another_pod():
     """Whoever may make pods may write annotations."""
     own = OwnPods(Kubernetes())
-    own.put(pod("real", "u1", ""), S)
-    own.put(mirror("liar", "u1"), 2 * S)
+    own.put(own_pod("u1", "real"), S)
+    own.put(own_pod("x", "liar", claimed="u1"), 2 * S)
     assert own.by_cgroup_uid["u1"].uid == "u1"
-    own.put(mirror("early", "u2"), 3 * S)
-    own.put(pod("real", "u2", ""), 4 * S)
+    own.put(own_pod("y", "early", claimed="u2"), 3 * S)
+    own.put(own_pod("u2", "real"), 4 * S)
     assert own.by_cgroup_uid["u2"].uid == "u2"
-    own.put(mirror("static", "hash"), 5 * S)
-    assert own.by_cgroup_uid["hash"].uid == "static"
+    own.put(own_pod("z", "static", claimed="hash"), 5 * S)
+    assert own.by_cgroup_uid["hash"].uid == "z"
 
 
 def test_text_that_is_no_address():

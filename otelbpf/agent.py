@@ -35,7 +35,7 @@ from otelbpf.line import Conveyor, Timer
 from otelbpf.node import Node
 from otelbpf.only_one import OnlyOne, name_of_instance
 from otelbpf.probes import PROBES, filters
-from otelbpf.recording import EVENTS, MACHINE, SNAPSHOT, Frame, Layouts, Recorder
+from otelbpf.recording import EVENTS, MACHINE, SNAPSHOT, TOTALS, Frame, Layouts, Recorder
 from otelbpf.reload import Reload, Running
 
 if TYPE_CHECKING:
@@ -205,6 +205,8 @@ def _recorder(path: Path, probes: Sequence[AttachedProbe]) -> Recorder:
         if probe.record is not None and probe.struct is not None:
             layouts[EVENTS, probe.probe.name] = probe.record
             layouts[SNAPSHOT, probe.probe.name] = probe.struct
+        if probe.throttle is not None:
+            layouts[TOTALS, probe.probe.name] = probe.throttle.row
     return Recorder(path, layouts)
 
 

@@ -141,6 +141,7 @@ class Node:
             statuses=statuses,
             run_times={probe.probe.name: cost for probe in self._probes if (cost := _run_time(probe)).runs},
             maps=dict(self._maps()),
+            overflows=dict(self._overflows()),
             caches=self._line.enrichment.counters(),
             series=self._line.metrics.series(),
             watches=list(self._watcher.states()) if self._watcher is not None else (),
@@ -192,6 +193,15 @@ class Node:
                 yield f"{probe.probe.name}.{PENDING}", fill
             for name, (entries, capacity) in probe.probe.tables(source.prepare).items():
                 yield f"{probe.probe.name}.{name}", MapFill(entries, capacity)
+            if probe.throttle is not None:
+                yield f"{probe.probe.name}.throttle_buckets", MapFill(probe.throttle.entries, probe.throttle.capacity)
+
+    def _overflows(self) -> Iterator[tuple[str, int]]:
+        for probe in self._probes:
+            if probe.throttle is not None:
+                shared = probe.throttle.shared
+                yield f"{probe.probe.name}.throttle_buckets", shared.buckets
+                yield f"{probe.probe.name}.throttle_totals", shared.totals
 
     def _read_ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:
         counts = probe.counts

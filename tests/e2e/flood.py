@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NEIGHBOURS = 10
-NETWORK = "10.217.0.0/24"
+NETWORK = "10.231.0.0/24"
 MIX = {"normal": 5, "refused": 2, "server_resets": 1, "client_resets": 1, "server_closes": 1}
 ASKED = {"a": 4, "n": 1, "r": 1}
 CLIENT, SERVER = "client", "server"
@@ -118,7 +118,7 @@ def street() -> Iterator[Street]:
         namespace = open_.enter_context(Namespaces("flood")).add("street")
 
         def container(number: int) -> Container:
-            address = f"10.217.0.{number + 1}"
+            address = f"10.231.0.{number + 1}"
             ip("-n", namespace, "address", "add", f"{address}/32", "dev", "lo")
             made = open_.enter_context(cgroup())
             return Container(made, Place(namespace, cgroup=made.words()), address)

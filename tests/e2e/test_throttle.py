@@ -13,6 +13,7 @@ from tests.e2e.agent import Agent, Summary, otelbpf
 from tests.e2e.collector import Collector, latest
 from tests.e2e.flood import LIMITS, NETWORK, Container, Key, Street, counted, street
 from tests.e2e.polling import wait_for
+from tests.e2e.reloading import reload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +80,23 @@ def flooded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             collector.own_points(),
             agent.summary,
         )
+
+
+def test_a_throttle_is_reloaded(tmp_path: Path) -> None:
+    with street() as made, collector_in(tmp_path / "live") as collector:
+        wanted = settings(collector, "cumulative")
+        off = wanted | {"probes": {name: {"throttle": "off"} for name in PROBES}}
+        with Agent(tmp_path, off) as agent:
+            made.flooder.connect(300)
+            told = reload(agent, tmp_path, wanted)
+            made.flooder.connect(600)
+            agent.stop()
+        collector.stop()
+        row = agent.summary.events["tcp_connection"]
+        assert told.split(", ") == [f"probes.{name}.throttle" for name in PROBES]
+        assert row.balanced
+        assert 0 < row.terms["throttled"] <= 2 * 600
+        assert of_what_was_counted(counted(collector.points()), made.flooder) == +made.flooder.caused
 
 
 def exact(made: Street, collector: Collector) -> bool:

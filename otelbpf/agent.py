@@ -35,7 +35,7 @@ from otelbpf.line import Conveyor, Timer
 from otelbpf.node import Node
 from otelbpf.only_one import OnlyOne, name_of_instance
 from otelbpf.probes import PROBES, filters
-from otelbpf.recording import EVENTS, MACHINE, SNAPSHOT, Frame, Layouts, Recorder
+from otelbpf.recording import EVENTS, MACHINE, SNAPSHOT, TOTALS, Frame, Layouts, Recorder
 from otelbpf.reload import Reload, Running
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def run(
         line = stages.line(config, [probe.probe for probe in probes], machine, enrichment, outputs.export)
         node = Node(probes, drain, line, recorder.write if recorder else None, watcher)
         if watcher is not None:
-            watcher.wait(config.kubernetes.hold)  # what exists already is taken up by name
+            watcher.wait(config.kubernetes.hold)  # what exists already, and what comes first, finds its names
         node.adopt()
         guarding = guards(config, bounds, outputs, line.logs.sampling)
         node.guards = guarding.states
@@ -120,7 +120,9 @@ def run(
         open_.enter_context(guarding)
         ready = _ready(probes, started)
         telemetry.started(ready)
-        health.running({"drain": lambda: drain.alive, "line": lambda: conveyor.alive}, ready)
+        health.running(
+            {"drain": lambda: drain.alive, "line": lambda: conveyor.alive}, ready, lambda: kubernetes.told(watcher)
+        )
         yield ready
         said = [guarding.sentences, *([] if watcher is None else [watcher.sentences])]
         yield from _wait(ending, conveyor, seconds, said, reload)
@@ -203,6 +205,8 @@ def _recorder(path: Path, probes: Sequence[AttachedProbe]) -> Recorder:
         if probe.record is not None and probe.struct is not None:
             layouts[EVENTS, probe.probe.name] = probe.record
             layouts[SNAPSHOT, probe.probe.name] = probe.struct
+        if probe.throttle is not None:
+            layouts[TOTALS, probe.probe.name] = probe.throttle.row
     return Recorder(path, layouts)
 
 

@@ -60,6 +60,12 @@ class Rows:
     source: Source
     rows: NDArray[np.void]
     snapshot: bool = False
+    totals: bool = False
+
+    @property
+    def events(self) -> bool:
+        """Whether they are events, which are in the ledger."""
+        return not (self.snapshot or self.totals)
 
 
 @dataclass(slots=True)
@@ -82,9 +88,9 @@ class Line:
         """
         parts = [part for part in arrived if part.snapshot or len(part.rows)]
         for part in parts:
-            part.source.carrying = 0 if part.snapshot else len(part.rows)
+            part.source.carrying = len(part.rows) if part.events else 0
         prepared = [(part, self._prepared(part, clock_offset_ns)) for part in parts]
-        batches = [batch for _part, batch in prepared]
+        batches = [batch for _part, batch in prepared if not batch.totals]
         self.wanted.learn(batches)
         self.enrichment.learn(batches)
         self.release()
@@ -120,13 +126,16 @@ class Line:
 
     def _prepared(self, part: Rows, clock_offset_ns: int) -> Batch:
         source = part.source
-        return source.prepare(Batch(source.probe.name, part.rows, clock_offset_ns, snapshot=part.snapshot))
+        batch = Batch(source.probe.name, part.rows, clock_offset_ns, snapshot=part.snapshot, totals=part.totals)
+        if part.totals and source.probe.totals is not None:
+            return source.probe.totals.prepare(batch)
+        return source.prepare(batch)
 
     def _kept(self, part: Rows, batch: Batch) -> Batch:
         """The rows that go on now: those that are wanted and need not wait."""
         wanted = self.wanted.keep(batch)
         kept = self.hold.sifted(part.source, wanted)
-        if not part.snapshot:
+        if part.events:
             part.source.processed += len(kept)
             part.source.filtered += len(batch) - len(wanted)
             part.source.carrying = 0

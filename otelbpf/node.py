@@ -13,11 +13,12 @@ from otelbpf.export.numbers import AgentNumbers, MapFill, RunTime
 from otelbpf.kernel.clock import boottime_offset_ns
 from otelbpf.ledger import EventLedger
 from otelbpf.line import Rows, event_ledger
-from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, Frame, RecordingError
+from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, TOTALS, Frame, RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from otelbpf.config import Config
     from otelbpf.enrich.kubernetes.watcher import Watcher
     from otelbpf.export import Exporters
     from otelbpf.export.numbers import ProbeStatus
@@ -72,10 +73,16 @@ class Node:
 
     def snapshot(self) -> None:
         """One pass over what is alive, for the probes that have such a thing, together with what the rings held then:
-        the answers and processes that name it."""
+        the answers and processes that name it. And the sums of what was not told one by one."""
         now_alive = list(self._alive())
+        totals = list(self._totals())
         self._drain.catch_up(RINGS_WITHIN_S)
-        self._carry([*self._taken(), *now_alive])
+        self._carry([*self._taken(), *now_alive, *totals])
+
+    def limit(self, config: Config) -> None:
+        """From now on the throttles of the probes are as *config* has them."""
+        for probe in self._probes:
+            probe.limit(config)
 
     def sweep(self) -> None:
         """Lets the kernel side tell what has timed out."""
@@ -103,7 +110,7 @@ class Node:
         for probe in self._probes:
             probe.detach()
         self._drain.stop()
-        self.tick()
+        self._carry([*self._taken(), *self._totals()])
         self._line.release(everything=True)
         self.collect()
         self._line.release(everything=True)
@@ -151,6 +158,11 @@ class Node:
             Rows(self._line.sources[index], np.frombuffer(b"".join(parts), self._probes[index].record))
             for index, parts in taken.items()
         ]
+
+    def _totals(self) -> Iterator[Rows]:
+        for source, probe in zip(self._line.sources, self._probes, strict=True):
+            if probe.throttle is not None and len(rows := probe.throttle.totals()):
+                yield Rows(source, rows, totals=True)
 
     def _alive(self) -> Iterator[Rows]:
         for source, probe in zip(self._line.sources, self._probes, strict=True):
@@ -206,7 +218,7 @@ class Node:
             return
         now_ns = time.time_ns()
         for part in arrived:
-            kind = SNAPSHOT if part.snapshot else EVENTS
+            kind = SNAPSHOT if part.snapshot else TOTALS if part.totals else EVENTS
             self.note(Frame(kind, now_ns, clock_offset_ns, part.source.probe.name, part.rows.tobytes()))
 
     def note(self, frame: Frame) -> None:

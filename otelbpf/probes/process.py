@@ -14,8 +14,9 @@ import numpy as np
 
 from otelbpf.batch import Batch, Categorical, Facts
 from otelbpf.lines import Lines, Part, words
-from otelbpf.probes.probe import Attribute, Choice, Counter, Event, Known, Number, Probe, Way
+from otelbpf.probes.probe import Attribute, Choice, Counter, Event, Known, Number, Probe, Totals, Way
 from otelbpf.probes.three_digits import NANOSECONDS
+from otelbpf.probes.throttled import EVENTS, THROTTLED, marked
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from otelbpf.config import Config
 
 EXEC, EXIT = 1, 2
-OK, ERROR, SIGNAL, OOM = range(4)
+OK, ERROR, SIGNAL, OOM = range(1, 5)
 NO_CODE = -1
 CLOCK_STEP_NS = 100_000_000
 SIGNAL_NAMES: dict[int, str | bool] = {
@@ -78,6 +79,14 @@ class Prepare:
         if abs(offset_ns - self._clock_offset_ns) >= CLOCK_STEP_NS:
             self._clock_offset_ns = offset_ns
         return self._clock_offset_ns
+
+
+def _with_totals(batch: Batch) -> Batch:
+    """The columns of sums of processes; how they ended is as in `Prepare`, and 0 where it is not told apart."""
+    batch.columns["executed"] = executed = batch.rows["kind"] == EXEC
+    batch.columns["exited"] = ~executed
+    batch.columns["exit_class"] = batch.rows["how"]
+    return marked(batch)
 
 
 def identities(batch: Batch) -> NDArray[np.uint64]:
@@ -156,6 +165,9 @@ PROCESS: tuple[Attribute, ...] = (
     Known("process", (names.PROCESS_EXECUTABLE_NAME, names.PROCESS_EXECUTABLE_PATH)),
     Number(names.PROCESS_PARENT_PID, "parent_pid", absent=0),
 )
+EXIT_CLASS = Choice(
+    names.OTELBPF_PROCESS_EXIT_CLASS, "exit_class", {OK: "ok", ERROR: "error", SIGNAL: "signal", OOM: "oom"}
+)
 
 PROBE = Probe(
     name="process",
@@ -206,14 +218,15 @@ PROBE = Probe(
         Counter(
             names.METRIC_OTELBPF_PROCESS_EXITS,
             column=None,
-            by=(
-                Choice(
-                    names.OTELBPF_PROCESS_EXIT_CLASS,
-                    "exit_class",
-                    {OK: "ok", ERROR: "error", SIGNAL: "signal", OOM: "oom"},
-                ),
-            ),
+            by=(EXIT_CLASS,),
             when="exited",
+        ),
+    ),
+    totals=Totals(
+        _with_totals,
+        metrics=(
+            Counter(names.METRIC_OTELBPF_PROCESS_EXECS, EVENTS, THROTTLED, when="executed"),
+            Counter(names.METRIC_OTELBPF_PROCESS_EXITS, EVENTS, (EXIT_CLASS, *THROTTLED), when="exited"),
         ),
     ),
 )

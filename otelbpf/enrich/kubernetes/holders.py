@@ -21,6 +21,8 @@ SKEW_NS = 10 * NS_PER_S
 """Clocks of the API server and of this node may differ so much; times of making are in whole seconds besides."""
 ENDED_FOR_NS = 300 * NS_PER_S
 """Connections to a pod that is gone still end for some minutes."""
+ENDED_HOLDERS = 65_536
+"""Remembered at most: thirteen thousand ends a minute, in the whole cluster."""
 HOLDERS_OF_ADDRESS = 16
 MAPPED = bytes(10) + b"\xff\xff"
 POD, SERVICE, NODE = "pod", "service", "node"
@@ -83,6 +85,8 @@ class Holders:
         """*holder* has lost *addresses* at *now_ns*; what happened before is still its."""
         holder.ends_ns = now_ns
         self._ended.append((now_ns, holder, tuple(addresses)))
+        if len(self._ended) > ENDED_HOLDERS:
+            self._forget_oldest()
 
     def replace(self, old: Holder, new: Holder, addresses: Iterable[bytes]) -> None:
         """*new* is another description of *old*, for all times."""
@@ -107,8 +111,11 @@ class Holders:
     def sweep(self, now_ns: int) -> None:
         """Forgets those who ended long ago."""
         while self._ended and self._ended[0][0] + ENDED_FOR_NS < now_ns:
-            _, holder, addresses = self._ended.popleft()
-            self.drop(holder, addresses)
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        _, holder, addresses = self._ended.popleft()
+        self.drop(holder, addresses)
 
 
 def held_by(claims: Sequence[Holder], time_ns: int, port: int = 0) -> Holder | None:

@@ -1,7 +1,7 @@
 """What is kept of each kind of object. A table is filled by the watching thread alone; others only read its dicts.
 
-`put` takes an object as JSON and gives what it says of itself, `gone` one that was deleted, `uids` those that are there.
-Times are Unix time in ns.
+`put` takes an object of `kind` as it is now, `gone` one that was deleted, `uids` those that are there. Times are Unix
+time in ns. Each table has a bound in `watcher.py`; those who are gone are remembered for some minutes, and so many.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections import deque
 from sys import intern
 from typing import TYPE_CHECKING, Any, Protocol
-
-from msgspec import Raw
 
 from otelbpf.enrich.kubernetes import identity, objects
 from otelbpf.enrich.kubernetes.holders import ENDED_FOR_NS, NODE, NS_PER_S, POD, SERVICE, Holder, Holders, packed_all
@@ -21,8 +19,11 @@ if TYPE_CHECKING:
     from otelbpf.config import Kubernetes
     from otelbpf.enrich.kubernetes.identity import Pod
 
-Json = bytes | Raw
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+GONE_PODS = 16_384
+"""Pods of one node that are remembered after their end: three times what a minute's thousand make in five."""
+CLOCK_OFF_NS = 86_400 * NS_PER_S
+"""The API server's clock is not a day ahead of ours."""
 FINISHED = ("Succeeded", "Failed")
 """Phases in which a pod has given back its address although its object is still there."""
 
@@ -30,7 +31,9 @@ FINISHED = ("Succeeded", "Failed")
 class Table(Protocol):
     """Where a watch puts what it is told."""
 
-    def put(self, raw: Json, now_ns: int) -> objects.Metadata: ...
+    @property
+    def kind(self) -> Any: ...
+    def put(self, found: Any, now_ns: int) -> None: ...
     def gone(self, uid: str, now_ns: int) -> None: ...
     def uids(self) -> Collection[str]: ...
 
@@ -38,26 +41,26 @@ class Table(Protocol):
 class OwnPods:
     """The pods of this node, by the UID in their cgroups."""
 
+    kind = objects.PodObject
+
     def __init__(self, settings: Kubernetes) -> None:
         self._settings = settings
-        self._decoder = objects.decoder(objects.PodObject)
         self._by_uid: dict[str, Pod] = {}
         self._gone: deque[tuple[int, Pod]] = deque()
         self.by_cgroup_uid: dict[str, Pod] = {}
 
-    def put(self, raw: Json, now_ns: int) -> objects.Metadata:
-        found = self._decoder.decode(raw)
+    def put(self, found: objects.PodObject, now_ns: int) -> None:
         before = self._by_uid.get(found.metadata.uid)
         pod = identity.pod_of(found, self._settings, before)
         if pod != before:  # most changes are of conditions, and what was made of the pod stays good
             self._by_uid[pod.uid] = self.by_cgroup_uid[pod.cgroup_uid] = pod
-        metadata: objects.Metadata = found.metadata
-        return metadata
 
     def gone(self, uid: str, now_ns: int) -> None:
         pod = self._by_uid.pop(uid, None)
         if pod is not None:
             self._gone.append((now_ns, pod))
+            if len(self._gone) > GONE_PODS:
+                self._forget_oldest()
 
     def uids(self) -> Collection[str]:
         return self._by_uid.keys()
@@ -65,17 +68,19 @@ class OwnPods:
     def sweep(self, now_ns: int) -> None:
         """Forgets pods that were deleted long ago."""
         while self._gone and self._gone[0][0] + ENDED_FOR_NS < now_ns:
-            _, pod = self._gone.popleft()
-            if self.by_cgroup_uid.get(pod.cgroup_uid) is pod and pod.uid not in self._by_uid:
-                del self.by_cgroup_uid[pod.cgroup_uid]
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        _, pod = self._gone.popleft()
+        if self.by_cgroup_uid.get(pod.cgroup_uid) is pod and pod.uid not in self._by_uid:
+            del self.by_cgroup_uid[pod.cgroup_uid]
 
 
 class _Held:
     """What most tables do: an object is one holder of some addresses."""
 
-    def __init__(self, holders: Holders, kind: Any) -> None:
+    def __init__(self, holders: Holders) -> None:
         self._holders = holders
-        self._decoder = objects.decoder(kind)
         self._known: dict[str, tuple[Holder, tuple[bytes, ...]]] = {}
 
     def gone(self, uid: str, now_ns: int) -> None:
@@ -113,50 +118,42 @@ class _Held:
 class PeerPods(_Held):
     """All pods of the cluster, as the other ends of connections."""
 
-    def __init__(self, holders: Holders) -> None:
-        super().__init__(holders, objects.PeerPodObject)
+    kind = objects.PeerPodObject
 
-    def put(self, raw: Json, now_ns: int) -> objects.Metadata:
-        found = self._decoder.decode(raw)
-        metadata: objects.Metadata = found.metadata
+    def put(self, found: objects.PeerPodObject, now_ns: int) -> None:
         status = found.status
         addresses: tuple[bytes, ...] = ()
         if not found.spec.host_network:  # else it has the node's, which stand for the node
             addresses = packed_all(one.ip for one in status.pod_ips or ()) or packed_all((status.pod_ip,))
-        holder = self._keep(_pod_holder(metadata, found.spec.node_name or ""), addresses, now_ns)
+        holder = self._keep(_pod_holder(found.metadata, found.spec.node_name or "", now_ns), addresses, now_ns)
         if status.phase in FINISHED:
             self._end(holder, addresses, now_ns)
-        return metadata
 
 
 class Nodes(_Held):
     """All nodes."""
 
-    def __init__(self, holders: Holders) -> None:
-        super().__init__(holders, objects.NodeObject)
+    kind = objects.NodeObject
 
-    def put(self, raw: Json, now_ns: int) -> objects.Metadata:
-        found = self._decoder.decode(raw)
+    def put(self, found: objects.NodeObject, now_ns: int) -> None:
         name = intern(found.metadata.name)
         holder = Holder(NODE, name, uid=found.metadata.uid, node=name)
         self._keep(holder, packed_all(one.address for one in found.status.addresses or ()), now_ns)
-        metadata: objects.Metadata = found.metadata
-        return metadata
 
 
 class Services(_Held):
     """All services: their addresses, their ports on nodes, and the names outside that some stand for."""
 
+    kind = objects.ServiceObject
+
     def __init__(self, holders: Holders) -> None:
-        super().__init__(holders, objects.ServiceObject)
+        super().__init__(holders)
         self._reached: dict[str, tuple[tuple[int, ...], str]] = {}
         self.by_node_port: dict[int, Holder] = {}
         self.by_external_name: dict[str, Holder] = {}
 
-    def put(self, raw: Json, now_ns: int) -> objects.Metadata:
-        found = self._decoder.decode(raw)
-        metadata: objects.Metadata = found.metadata
-        spec = found.spec
+    def put(self, found: objects.ServiceObject, now_ns: int) -> None:
+        metadata, spec = found.metadata, found.spec
         ports = spec.ports or ()
         holder = Holder(
             SERVICE,
@@ -165,7 +162,7 @@ class Services(_Held):
             metadata.uid,
             service_name=metadata.name,
             service_namespace=metadata.namespace,
-            begins_ns=_made_ns(metadata),
+            begins_ns=_made_ns(metadata, now_ns),
             ports=tuple(port.port for port in ports),
         )
         balancer = found.status.load_balancer
@@ -179,7 +176,6 @@ class Services(_Held):
         self.by_node_port.update(dict.fromkeys(node_ports, holder))
         if outside:
             self.by_external_name[outside] = holder
-        return metadata
 
     def gone(self, uid: str, now_ns: int) -> None:
         self._forget_ways(uid)
@@ -197,15 +193,14 @@ class Services(_Held):
 class Slices:
     """All EndpointSlices: the pods behind services, in far fewer objects and changes than the pods themselves."""
 
+    kind = objects.SliceObject
+
     def __init__(self, holders: Holders) -> None:
         self._holders = holders
-        self._decoder = objects.decoder(objects.SliceObject)
         self._known: dict[str, dict[bytes, Holder]] = {}
 
-    def put(self, raw: Json, now_ns: int) -> objects.Metadata:
-        found = self._decoder.decode(raw)
-        metadata: objects.Metadata = found.metadata
-        uid = metadata.uid
+    def put(self, found: objects.SliceObject, now_ns: int) -> None:
+        uid = found.metadata.uid
         before = self._known.get(uid, {})
         now: dict[bytes, Holder] = {}
         for address, holder in _endpoints(found, now_ns):
@@ -221,7 +216,6 @@ class Slices:
             if now.get(address) is not holder:
                 self._holders.end(holder, (address,), now_ns)
         self._known[uid] = now
-        return metadata
 
     def gone(self, uid: str, now_ns: int) -> None:
         for address, holder in self._known.pop(uid, {}).items():
@@ -253,22 +247,24 @@ def _endpoints(found: Any, now_ns: int) -> Iterable[tuple[bytes, Holder]]:
             )
 
 
-def _pod_holder(metadata: Any, node: str) -> Holder:
-    kind, workload = identity.workload_of(metadata)
+def _pod_holder(metadata: objects.Metadata, node: str, now_ns: int) -> Holder:
+    workload, service, service_namespace = identity.peer_of(metadata)
     return Holder(
         POD,
         metadata.name,
         intern(metadata.namespace),
         metadata.uid,
         intern(node),
-        intern(kind),
-        intern(workload),
-        intern(identity.service_name(metadata)),
-        intern(identity.service_namespace(metadata)),
-        begins_ns=_made_ns(metadata),
+        intern(workload.kind),
+        intern(workload.name),
+        intern(service),
+        intern(service_namespace),
+        begins_ns=_made_ns(metadata, now_ns),
     )
 
 
-def _made_ns(metadata: Any) -> int:
+def _made_ns(metadata: objects.Metadata, now_ns: int) -> int:
+    """When it was made; 0, not known, for what no clock can have said."""
     made = metadata.creation_timestamp
-    return int(made.timestamp()) * NS_PER_S if made is not None else 0
+    made_ns = int(made.timestamp()) * NS_PER_S if made is not None else 0
+    return made_ns if 0 < made_ns < now_ns + CLOCK_OFF_NS else 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
+import msgspec
 import pytest
 
+from otelbpf.enrich.kubernetes import objects
 from otelbpf.enrich.kubernetes.holders import ENDED_FOR_NS, NS_PER_S, SKEW_NS, Holder, Holders, held_by, packed
 from otelbpf.enrich.kubernetes.tables import PeerPods, Services
 
@@ -42,7 +42,7 @@ def test_services_that_share_an_address_are_told_apart_by_port():
     assert held_by(claims, 100 * S, 25).name == "mail"
 
 
-def pod(name, uid, address, **status):
+def pod(name, uid, address, spec=None, **status):
     made = {
         "name": name,
         "namespace": "shop",
@@ -50,7 +50,8 @@ def pod(name, uid, address, **status):
         "resourceVersion": "5",
         "creationTimestamp": "2026-11-20T00:00:00Z",
     }
-    return json.dumps({"metadata": made, "spec": {}, "status": {"podIP": address, **status}}).encode()
+    whole = {"metadata": made, "spec": spec or {}, "status": {"podIP": address, **status}}
+    return msgspec.convert(whole, objects.PeerPodObject)
 
 
 def test_an_address_that_changes_hands():
@@ -79,7 +80,7 @@ def test_a_finished_pod_has_given_its_address_back_and_one_on_the_hosts_network_
     assert holders.of(ADDRESS)[0].ends_ns == 2 * S
     pods.put(pod("a", "1", "10.0.0.1", phase="Succeeded"), 3 * S)
     assert holders.of(ADDRESS)[0].ends_ns == 2 * S
-    pods.put(pod("h", "3", "10.0.0.9").replace(b'"spec": {}', b'"spec": {"hostNetwork": true}'), S)
+    pods.put(pod("h", "3", "10.0.0.9", spec={"hostNetwork": True}), S)
     assert holders.of(packed("10.0.0.9")) == ()
 
 
@@ -94,11 +95,11 @@ def test_a_service_that_changes_its_ways():
             "ports": [{"port": 80, "nodePort": 30080}],
         },
     }
-    services.put(json.dumps(made).encode(), S)
+    services.put(msgspec.convert(made, objects.ServiceObject), S)
     assert holders.of(packed("fd00::1"))[0].name == "web"
     assert services.by_node_port[30080].name == "web"
     made["spec"] = {"type": "ExternalName", "externalName": "db.example.org.", "clusterIP": "None"}
-    services.put(json.dumps(made).encode(), 2 * S)
+    services.put(msgspec.convert(made, objects.ServiceObject), 2 * S)
     assert services.by_node_port == {}
     assert services.by_external_name["db.example.org"].name == "web"
     assert holders.of(packed("10.96.0.1"))[0].ends_ns == 2 * S

@@ -110,7 +110,7 @@ def run(
         guarding = guards(config, bounds, outputs, line.logs.sampling)
         node.guards = guarding.states
         collecting = Timer(config.metrics.interval, node.collect)
-        conveyor = open_.enter_context(Conveyor(node.tick, [collecting, *_timers(node)], drain.arrived))
+        conveyor = open_.enter_context(Conveyor(node.tick, [collecting, *_timers(node)], drain.arrived, drain.plenty))
         telemetry = open_.enter_context(_telemetry(config, outputs, machine, tried, node))
         running = Running(outputs, node, line, conveyor, collecting, telemetry, partial(_filter, probes, machine))
         reload = Reload(config, wish, running)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from otelbpf.export.numbers import ProbeStatus
     from otelbpf.guards.guard import GuardState
     from otelbpf.kernel.attach import AttachedProbe
-    from otelbpf.kernel.drain import Drain
+    from otelbpf.kernel.drain import Drain, Slice
     from otelbpf.line import Line, Source
     from otelbpf.signals.sampling import DetailLedger
 
@@ -67,9 +67,10 @@ class Node:
         self.snapshot()
 
     def tick(self) -> None:
-        """Carries everything that the drain has taken from the rings."""
-        if arrived := self._taken():
-            self._carry(arrived)
+        """Carries everything that the drain has taken from the rings so far."""
+        now = self._drain.ticks
+        while taken := self._drain.take(now):
+            self._carry(self._rows(taken))
 
     def snapshot(self) -> None:
         """One pass over what is alive, for the probes that have such a thing, together with what the rings held then:
@@ -77,7 +78,8 @@ class Node:
         now_alive = list(self._alive())
         totals = list(self._totals())
         self._drain.catch_up(RINGS_WITHIN_S)
-        self._carry([*self._taken(), *now_alive, *totals])
+        self.tick()
+        self._carry([*now_alive, *totals])
 
     def limit(self, config: Config) -> None:
         """From now on the throttles of the probes are as *config* has them."""
@@ -110,7 +112,8 @@ class Node:
         for probe in self._probes:
             probe.detach()
         self._drain.stop()
-        self._carry([*self._taken(), *self._totals()])
+        self.tick()
+        self._carry(list(self._totals()))
         self._line.release(everything=True)
         self.collect()
         self._line.release(everything=True)
@@ -150,13 +153,13 @@ class Node:
             nat=self._watcher.conntrack.fill if self._watcher is not None else None,
         )
 
-    def _taken(self) -> list[Rows]:
-        taken: dict[int, list[bytes]] = {}
-        for index, records in self._drain.take():
-            taken.setdefault(index, []).append(records)
+    def _rows(self, taken: Slice) -> list[Rows]:
+        of_source: dict[int, list[bytes]] = {}
+        for index, records in taken:
+            of_source.setdefault(index, []).append(records)
         return [
             Rows(self._line.sources[index], np.frombuffer(b"".join(parts), self._probes[index].record))
-            for index, parts in taken.items()
+            for index, parts in of_source.items()
         ]
 
     def _totals(self) -> Iterator[Rows]:

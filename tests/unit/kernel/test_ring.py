@@ -55,7 +55,7 @@ def test_nothing_is_read_beyond_the_limit(reader):
 
 def test_a_batch_has_a_bound(reader):
     fake = FakeRing(PAGESIZE, 8)
-    with reader(fake.fd, PAGESIZE, 8, max_batch=3) as ring:
+    with reader(fake.fd, PAGESIZE, 8, max_batch_bytes=3 * 16) as ring:
         for value in range(7):
             fake.put(number(value))
         assert [payloads(ring.drain(ring.producer), 16) for _ in range(3)] == [[0, 1, 2], [3, 4, 5], [6]]

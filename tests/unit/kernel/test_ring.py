@@ -156,7 +156,7 @@ def test_any_interleaving_reads_every_committed_record_once_and_in_order(acts, r
     busy: list[tuple[int, int]] = []
     committed: set[int] = set()
     read: list[int] = []
-    with Ring(fake.fd, PAGESIZE, fake.record_bytes, max_batch=16) as ring:
+    with Ring(fake.fd, PAGESIZE, fake.record_bytes, max_batch_bytes=16 * 32) as ring:
         for value, act in enumerate(acts):
             if act in {"put", "reserve"} and (position := fake.reserve(number(value))) is not None:
                 busy.append((position, value))

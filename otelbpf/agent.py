@@ -41,7 +41,7 @@ from otelbpf.reload import Reload, Running
 if TYPE_CHECKING:
     import threading
     from collections import deque
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from otelbpf.config import Config
@@ -120,12 +120,11 @@ def run(
         open_.enter_context(guarding)
         ready = _ready(probes, started)
         telemetry.started(ready)
-        health.running(
-            {"drain": lambda: drain.alive, "line": lambda: conveyor.alive}, ready, lambda: kubernetes.told(watcher)
-        )
+        threads = {"drain": lambda: drain.alive, "line": lambda: conveyor.alive, "export": lambda: outputs.alive}
+        health.running(threads, ready, lambda: kubernetes.told(watcher))
         yield ready
         said = [guarding.sentences, *([] if watcher is None else [watcher.sentences])]
-        yield from _wait(ending, conveyor, seconds, said, reload)
+        yield from _wait(ending, lambda: outputs.alive and conveyor.failure is None, seconds, said, reload)
         health.stopping()
         guarding.stop()
         deadline = time.monotonic() + reload.config.shutdown_timeout
@@ -135,6 +134,7 @@ def run(
         if isinstance(machine, MachineRecorder):
             node.note(Frame(MACHINE, time.time_ns(), payload=json.dumps(machine.answers).encode()))
         yield from _flushed(outputs, node, telemetry, deadline, started)
+        outputs.check()
 
 
 def _flushed(outputs: Exporters, node: Node, telemetry: Telemetry, deadline: float, started: float) -> list[str]:
@@ -235,11 +235,15 @@ def _waiting_bytes(bounds: Sequence[Bound]) -> int:
 
 
 def _wait(
-    ending: threading.Event, conveyor: Conveyor, seconds: float | None, said: Sequence[deque[str]], reload: Reload
+    ending: threading.Event,
+    all_runs: Callable[[], bool],
+    seconds: float | None,
+    said: Sequence[deque[str]],
+    reload: Reload,
 ) -> Iterator[str]:
-    """Until the end; gives what is *said* meanwhile, and reloads when that is wanted."""
+    """Until the end, or until not *all_runs*; gives what is *said* meanwhile, and reloads when that is wanted."""
     until = None if seconds is None else time.monotonic() + seconds
-    while not ending.is_set() and conveyor.failure is None:
+    while not ending.is_set() and all_runs():
         left = WATCH_INTERVAL_S if until is None else min(WATCH_INTERVAL_S, until - time.monotonic())
         if left <= 0:
             break

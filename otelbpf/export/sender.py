@@ -9,7 +9,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self
 
-from otelbpf.export.answer import GIVEN_UP, MEMORY_LIMIT, REJECTED, SHUTDOWN, Accepted, Failure
+from otelbpf.errors import described
+from otelbpf.export.answer import GIVEN_UP, MEMORY_LIMIT, MISTAKE, REJECTED, SHUTDOWN, Accepted, Failure
 from otelbpf.export.backoff import Backoff
 from otelbpf.export.isolation import Isolation
 from otelbpf.export.keeper import Keeper
@@ -68,6 +69,7 @@ class Sender:
         self._backoffs: dict[str, Backoff] = {}
         self._deadline = float("inf")
         self._stopping = threading.Event()
+        self._failure: BaseException | None = None
         self._threads = [
             threading.Thread(target=self._run, name=f"export {name}", daemon=True) for _ in range(queue.num_consumers)
         ]
@@ -148,6 +150,11 @@ class Sender:
         return self._keeper.size() if self._keeper else None
 
     @property
+    def failure(self) -> BaseException | None:
+        """What ended one of its threads, if that was not the end."""
+        return self._failure or (self._keeper.failure if self._keeper else None)
+
+    @property
     def is_up(self) -> bool:
         """Whether the peer took, or refused, what it was last sent of every signal."""
         return self._news.is_up
@@ -167,9 +174,19 @@ class Sender:
                 thread.join(max(0.0, until - time.monotonic()))
 
     def _run(self) -> None:
-        while (entry := self._next()) is not None:
+        try:
+            while (entry := self._next()) is not None:
+                self._take_care_of(entry)
+        except BaseException as failure:  # noqa: BLE001 - kept for the main thread, which ends the agent with it
+            self._failure = failure
+
+    def _take_care_of(self, entry: Waiting) -> None:
+        try:
             if self._is_loaded(entry) and not self._isolation.halves_in_advance(entry):
                 self._send(entry)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it costs this request and not the exporter
+            if self._queue.settle(entry, dropped=MISTAKE):
+                self._news.lost(entry.request.signal, MISTAKE, entry.request.items, described(error))
 
     def _next(self) -> Waiting | None:
         while not self._stopping.is_set():

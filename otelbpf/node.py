@@ -75,11 +75,11 @@ class Node:
     def snapshot(self) -> None:
         """One pass over what is alive, for the probes that have such a thing, together with what the rings held then:
         the answers and processes that name it. And the sums of what was not told one by one."""
-        now_alive = list(self._alive())
-        totals = list(self._totals())
+        found = [*self._alive(), *self._totals()]
         self._drain.catch_up(RINGS_WITHIN_S)
         self.tick()
-        self._carry([*now_alive, *totals])
+        if found:
+            self._carry(found)
 
     def limit(self, config: Config) -> None:
         """From now on the throttles of the probes are as *config* has them."""

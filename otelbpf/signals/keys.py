@@ -133,8 +133,8 @@ class KnownPart:
         rest = tuple(map(facts.get, self._uncapped))
         other = self._others.get(rest)
         if other is None:
-            known = {name: value for name, value in zip(self._uncapped, rest, strict=True) if value is not None}
-            other = self._others[rest] = Facts({**known, self.capped: OTHER})
+            known = {str(name): value for name, value in zip(self._uncapped, rest, strict=True) if value is not None}
+            other = self._others[rest] = Facts({**known, str(self.capped): OTHER})
         return other
 
 
@@ -167,7 +167,7 @@ class ResourcePart:
             name: value for name, value in facts.items() if name.startswith(("host.", "telemetry.")) or name in self.own
         }
         instance = host.get(names.HOST_ID, host.get(names.HOST_NAME))
-        unknown = {names.SERVICE_NAME: "unknown_service", names.SERVICE_INSTANCE_ID: instance}
+        unknown = {str(names.SERVICE_NAME): "unknown_service", str(names.SERVICE_INSTANCE_ID): instance}
         return self.identity(Facts({**unknown, **host}))
 
     def identity(self, facts: Facts) -> tuple[int, bytes]:

@@ -29,13 +29,15 @@ UNJUDGED = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL", "connecti
 """Codes that may come from the library, or from a peer that does not speak the protocol."""
 
 
-def diagnose(failure: Failure, endpoint: Endpoint | None) -> str:
-    """One sentence on *failure* at *endpoint*. May connect to it, for some seconds at most."""
+def diagnose(failure: Failure, endpoint: Endpoint | None, *, ask: bool = True) -> str:
+    """One sentence on *failure* at *endpoint*. If it may *ask*, it may connect there, for some seconds at most."""
     said = failure.text
     if endpoint is None:
         return failure.message or failure.code
     sentence = _from_message(failure, endpoint, said)
     if sentence is None and failure.code in UNJUDGED:
+        if not ask:
+            return f"{endpoint.authority} does not take what it is sent ({said})"
         grpc = failure.code.isupper() and not failure.code.startswith("HTTP")
         sentence = _from_peer(endpoint, grpc=grpc, said=said)
     return sentence or f"{endpoint.authority} answered {said}"

@@ -52,6 +52,7 @@ class News:
         self._endpoint = endpoint
         self._complaints = Complaints()
         self._down: set[str] = set()
+        self._said_down = False
         self._lock = threading.Lock()
 
     @property
@@ -73,22 +74,34 @@ class News:
         with self._lock:
             was_down = signal in self._down
             self._down.discard(signal)
-        if was_down and not self._down:
+            is_back = was_down and not self._down
+            say = is_back and self._said_down
+            self._said_down &= not is_back
+        if say:
             log.warning("exporter %s: the peer answers again", self.name)
+        if is_back:
             for watcher in self.watchers:
                 watcher.up(self.name)
 
     def down(self, signal: str, failure: Failure) -> None:
-        """The peer did not answer a request of *signal*, or wants it later."""
+        """The peer did not answer a request of *signal*, or wants it later. Called at each such try.
+
+        A peer that comes and goes is in the log once a minute, and is asked what is wrong no more often: that takes
+        seconds in which nothing is sent.
+        """
         with self._lock:
             was_up = not self._down
             self._down.add(signal)
-        if not was_up:
+            say = not self._said_down and self._complaints.passes("down")
+            self._said_down |= say
+        if not (was_up or say):
             return
-        sentence = diagnose(failure, self._endpoint)
-        log.warning("exporter %s: %s; trying again", self.name, sentence)
-        for watcher in self.watchers:
-            watcher.down(self.name, sentence)
+        sentence = diagnose(failure, self._endpoint, ask=say)
+        if say:
+            log.warning("exporter %s: %s; trying again", self.name, sentence)
+        if was_up:
+            for watcher in self.watchers:
+                watcher.down(self.name, sentence)
 
     def lost(self, signal: str, reason: str, items: int, message: str = "", failure: Failure | None = None) -> None:
         """*items* ended otherwise than with the peer; *failure* is its answer, if that is why."""

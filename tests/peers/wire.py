@@ -186,11 +186,12 @@ class Http2Peer(WirePeer):
             elif kind == DATA and stream in bodies:
                 bodies[stream] += payload
                 self._begin(connection, reading, stream, acts[stream])
+                more = struct.pack(">I", max(1, len(payload)))
+                connection.sendall(frame(WINDOW_UPDATE, 0, 0, more))
                 if flags & END_STREAM:
                     self._end(connection, reading, stream, acts.pop(stream), bodies.pop(stream)[5:])
-                elif payload:
-                    more = struct.pack(">I", len(payload))
-                    connection.sendall(frame(WINDOW_UPDATE, 0, stream, more) + frame(WINDOW_UPDATE, 0, 0, more))
+                else:
+                    connection.sendall(frame(WINDOW_UPDATE, 0, stream, more))
 
     def _begin(self, connection: socket.socket, reading: BinaryIO, stream: int, act: str) -> None:
         """Some of the request is there; the rest comes only when it is asked for."""

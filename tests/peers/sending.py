@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 KINDS = {"otlp_grpc": OtlpGrpc, "otlp_http": OtlpHttp}
 SOON = {"initial_interval": 0.02, "max_interval": 0.2, "max_elapsed_time": 0}
-FOREVER_S = 2592000.0
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -157,8 +156,11 @@ class Producer:
         plan = self._plan
         while self._giving.wait() and not self._ended:
             number = plan.first + self.made
-            self._sending.export(log_request(plan.items, number, padding=plan.padding))
-            self._sending.export(metric_request(plan.items, number))
+            for request in (
+                log_request(plan.items, number, padding=plan.padding),
+                metric_request(plan.items, number),
+            ):
+                self._sending.export(request._replace(oldest_ns=time.time_ns()))
             self.made += plan.items
             for signal, size in self._sending.sizes().items():
                 self.largest_bytes[signal] = max(size.size_bytes, self.largest_bytes.get(signal, 0))
@@ -226,7 +228,7 @@ class Sending:
             closed.enter_context(self.process)
             self.process.kill()
 
-    def wait_for_accepted(self, count: int, limit_s: float = 60) -> Status:
+    def wait_for_accepted(self, count: int, limit_s: float = 30) -> Status:
         """The status when so many records, and points, were accepted."""
 
         def enough() -> Status | None:

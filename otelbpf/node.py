@@ -13,17 +13,20 @@ from otelbpf.export.numbers import AgentNumbers, MapFill, RunTime
 from otelbpf.kernel.clock import boottime_offset_ns
 from otelbpf.ledger import EventLedger
 from otelbpf.line import Rows, event_ledger
-from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, Frame, RecordingError
+from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, TOTALS, Frame, RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from otelbpf.config import Config
     from otelbpf.enrich.kubernetes.watcher import Watcher
     from otelbpf.export import Exporters
     from otelbpf.export.numbers import ProbeStatus
+    from otelbpf.guards.guard import GuardState
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.kernel.drain import Drain
     from otelbpf.line import Line, Source
+    from otelbpf.signals.sampling import DetailLedger
 
 log = logging.getLogger("otelbpf.node")
 
@@ -54,6 +57,8 @@ class Node:
         self._drain = drain
         self._line = line
         self._record = record
+        self.guards: Callable[[], Sequence[GuardState]] = list
+        """How the agent's own limits stand."""
 
     def adopt(self) -> None:
         """Takes up what exists already, and counts from here on."""
@@ -68,10 +73,16 @@ class Node:
 
     def snapshot(self) -> None:
         """One pass over what is alive, for the probes that have such a thing, together with what the rings held then:
-        the answers and processes that name it."""
+        the answers and processes that name it. And the sums of what was not told one by one."""
         now_alive = list(self._alive())
+        totals = list(self._totals())
         self._drain.catch_up(RINGS_WITHIN_S)
-        self._carry([*self._taken(), *now_alive])
+        self._carry([*self._taken(), *now_alive, *totals])
+
+    def limit(self, config: Config) -> None:
+        """From now on the throttles of the probes are as *config* has them."""
+        for probe in self._probes:
+            probe.limit(config)
 
     def sweep(self) -> None:
         """Lets the kernel side tell what has timed out."""
@@ -99,7 +110,7 @@ class Node:
         for probe in self._probes:
             probe.detach()
         self._drain.stop()
-        self.tick()
+        self._carry([*self._taken(), *self._totals()])
         self._line.release(everything=True)
         self.collect()
         self._line.release(everything=True)
@@ -109,6 +120,15 @@ class Node:
         return {
             probe.probe.name: self._ledger(index, source, probe)
             for index, (source, probe) in enumerate(zip(self._line.sources, self._probes, strict=True))
+        }
+
+    def detail(self) -> dict[str, DetailLedger]:
+        """The log records of each probe that were due by the settings."""
+        sampling = self._line.logs.sampling
+        return {
+            source.probe.name: sampling.ledger(source.probe.name)
+            for source in self._line.sources
+            if source.probe.events
         }
 
     def numbers(self, statuses: Sequence[ProbeStatus], outputs: Exporters) -> AgentNumbers:
@@ -125,6 +145,8 @@ class Node:
             series=self._line.metrics.series(),
             watches=list(self._watcher.states()) if self._watcher is not None else (),
             held=dict(self._line.hold.rows) if self.holds else {},
+            details=self.detail(),
+            guards=self.guards(),
             nat=self._watcher.conntrack.fill if self._watcher is not None else None,
         )
 
@@ -136,6 +158,11 @@ class Node:
             Rows(self._line.sources[index], np.frombuffer(b"".join(parts), self._probes[index].record))
             for index, parts in taken.items()
         ]
+
+    def _totals(self) -> Iterator[Rows]:
+        for source, probe in zip(self._line.sources, self._probes, strict=True):
+            if probe.throttle is not None and len(rows := probe.throttle.totals()):
+                yield Rows(source, rows, totals=True)
 
     def _alive(self) -> Iterator[Rows]:
         for source, probe in zip(self._line.sources, self._probes, strict=True):
@@ -191,7 +218,7 @@ class Node:
             return
         now_ns = time.time_ns()
         for part in arrived:
-            kind = SNAPSHOT if part.snapshot else EVENTS
+            kind = SNAPSHOT if part.snapshot else TOTALS if part.totals else EVENTS
             self.note(Frame(kind, now_ns, clock_offset_ns, part.source.probe.name, part.rows.tobytes()))
 
     def note(self, frame: Frame) -> None:

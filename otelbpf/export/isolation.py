@@ -15,7 +15,7 @@ from otelbpf.export.waiting import Family
 if TYPE_CHECKING:
     from otelbpf.export.answer import Failure
     from otelbpf.export.queue import Queue
-    from otelbpf.export.transport import Transport
+    from otelbpf.export.route import Route
     from otelbpf.export.waiting import Waiting
 
 SUSPECT_AFTER = 4
@@ -23,11 +23,11 @@ SUSPECT_AFTER = 4
 
 
 class Isolation:
-    """Halves what is in *queue* by what the peer of *transport* says to it. For the threads of one sender."""
+    """Halves what is in *queue* by what the peer of *route* says to it. For the threads of one sender."""
 
-    def __init__(self, queue: Queue, transport: Transport) -> None:
+    def __init__(self, queue: Queue, route: Route) -> None:
         self._queue = queue
-        self._transport = transport
+        self._route = route
         self._too_large: dict[str, int] = {}
         """Signal → the smallest request that was."""
         self._refuses_all: set[str] = set()
@@ -65,7 +65,7 @@ class Isolation:
         if entry.failures < SUSPECT_AFTER or not failure.without_answer:
             return False
         empty = Request(entry.request.signal, b"", 0, 0)
-        return isinstance(self._transport.send(empty, self._transport.timeout_s), Accepted)
+        return isinstance(self._route.send(empty, self._route.transport.timeout_s), Accepted)
 
     def halve(self, entry: Waiting, family: Family | None = None) -> bool:
         """Whether *entry* goes on as two; a single record does not."""

@@ -67,10 +67,16 @@ class Keeper:
         self._expire_at = 0.0
         self._used_bytes = 0
         self._stopping = threading.Event()
+        self.failure: BaseException | None = None
+        """What ended its thread, if that was not `finish`."""
         self._thread = threading.Thread(target=self._run, name=f"spool {name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def follow(self, settings: Settings) -> None:
+        """Another size and age from now on; the directory stays as it was."""
+        self._settings = settings
 
     def finish(self, deadline: float) -> None:
         """Writes what is not yet on disk until *deadline* (time.monotonic), and ends."""
@@ -100,11 +106,14 @@ class Keeper:
         return SpoolSize(self._backlog.size_bytes(), self._settings.max_size, self._backlog.oldest_ns())
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._step(self._wait_s())
-        self._retry_at = 0.0
-        self._step(0.0)
-        self._spool.__exit__()
+        try:
+            while not self._stopping.is_set():
+                self._step(self._wait_s())
+            self._retry_at = 0.0
+            self._step(0.0)
+            self._spool.__exit__()
+        except BaseException as failure:  # noqa: BLE001 - kept for the main thread, which ends the agent with it
+            self.failure = failure
 
     def _wait_s(self) -> float:
         return IDLE_S if self._open and not self._trouble else max(0.0, self._retry_at - time.monotonic())

@@ -12,10 +12,9 @@ from bisect import insort
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from otelbpf.export.account import Account
-from otelbpf.export.answer import QUEUE_FULL
 from otelbpf.export.request import Request
 from otelbpf.export.waiting import Waiting
 
@@ -30,6 +29,13 @@ BACKLOG_TURN = 4
 """One request in so many comes from the backlog even if new ones never cease."""
 IN_ORDER = {"metrics"}
 NEVER = float("inf")
+
+
+class Room(NamedTuple):
+    """What may wait in memory, and what is said of that which has to go."""
+
+    max_bytes: int
+    reason: str
 
 
 @dataclass(slots=True)
@@ -128,15 +134,15 @@ class Lane:
             self.account.add(part)
         self.first.extendleft(reversed(parts))
 
-    def make_room(self, max_bytes: int) -> int:
-        """Lets the oldest go until no more than *max_bytes* are in memory; gives the items that were dropped."""
+    def make_room(self, room: Room) -> int:
+        """Lets the oldest go until what is in memory fits into *room*; gives the items that were dropped."""
         dropped = 0
-        while self.account.size_bytes > max_bytes and (waiting := self.first or self.live):
+        while self.account.size_bytes > room.max_bytes and (waiting := self.first or self.live):
             entry = waiting.popleft()
             if entry.row:
                 self.release(entry)
             else:
-                dropped += self._drop(entry, QUEUE_FULL)
+                dropped += self._drop(entry, room.reason)
         return dropped
 
     def drop_all(self, reason: str) -> int:

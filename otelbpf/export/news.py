@@ -42,6 +42,10 @@ class Complaints:
         self._due[kind] = now + COMPLAINT_INTERVAL_S
         return True
 
+    def forget(self, kind: str) -> None:
+        """The next of *kind* passes."""
+        self._due.pop(kind, None)
+
 
 class News:
     """What is told of the exporter *name*, whose peer is at *endpoint*. For any thread."""
@@ -52,13 +56,23 @@ class News:
         self._endpoint = endpoint
         self._complaints = Complaints()
         self._down: set[str] = set()
-        self._said_down = False
+        self._told = False
+        """Whether those who watch know that it is down."""
+        self._said = False
+        """Whether it is in the log."""
         self._lock = threading.Lock()
 
     @property
     def is_up(self) -> bool:
         """Whether the peer took, or refused, what it was last sent of every signal."""
         return not self._down
+
+    def follow(self, endpoint: Endpoint | None) -> None:
+        """The peer is another from now on: what keeps it away is news."""
+        with self._lock:
+            self._endpoint = endpoint
+            self._told = self._said = False
+            self._complaints.forget("down")
 
     def acknowledged(self, request: Request) -> None:
         for watcher in self.watchers:
@@ -75,8 +89,9 @@ class News:
             was_down = signal in self._down
             self._down.discard(signal)
             is_back = was_down and not self._down
-            say = is_back and self._said_down
-            self._said_down &= not is_back
+            say = is_back and self._said
+            if is_back:
+                self._told = self._said = False
         if say:
             log.warning("exporter %s: the peer answers again", self.name)
         if is_back:
@@ -90,16 +105,16 @@ class News:
         seconds in which nothing is sent.
         """
         with self._lock:
-            was_up = not self._down
             self._down.add(signal)
-            say = not self._said_down and self._complaints.passes("down")
-            self._said_down |= say
-        if not (was_up or say):
+            tell, self._told = not self._told, True
+            say = not self._said and self._complaints.passes("down")
+            self._said |= say
+        if not (tell or say):
             return
         sentence = diagnose(failure, self._endpoint, ask=say)
         if say:
             log.warning("exporter %s: %s; trying again", self.name, sentence)
-        if was_up:
+        if tell:
             for watcher in self.watchers:
                 watcher.down(self.name, sentence)
 

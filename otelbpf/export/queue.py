@@ -12,13 +12,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from otelbpf.export.answer import MEMORY_LIMIT, QUEUE_FULL
 from otelbpf.export.backlog import Backlog
-from otelbpf.export.lane import NEVER
+from otelbpf.export.lane import NEVER, Room
 from otelbpf.export.lanes import Lanes
 from otelbpf.export.waiting import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from otelbpf.export.account import SignalLedger
     from otelbpf.export.request import Request
@@ -41,6 +42,7 @@ class Queue:
 
     def __init__(self, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.max_bytes = max_bytes
+        self._rooms: dict[str, Room] = {}
         self._lanes = Lanes(clock)
         self.backlog = Backlog(self._lanes)
 
@@ -50,16 +52,38 @@ class Queue:
         with lanes.changed:
             lane = lanes[request.signal]
             lane.put(Waiting(request, len(request.body), since=lanes.clock()))
-            dropped = lane.drop_all(lanes.closed) if lanes.closed else lane.make_room(self.max_bytes)
+            dropped = lane.drop_all(lanes.closed) if lanes.closed else lane.make_room(self.room(request.signal))
             lanes.changed.notify_all()
             return dropped
+
+    def room(self, signal: str) -> Room:
+        """What of *signal* may wait in memory now."""
+        return self._rooms.get(signal) or Room(self.max_bytes, QUEUE_FULL)
+
+    def shrink(self, signals: Collection[str], max_bytes: int) -> dict[str, int]:
+        """From now on no more than *max_bytes* of each of *signals* waits in memory; more than it was made with is not
+        given. What is beyond goes at once, the oldest first, for the memory limit; gives signal → items dropped."""
+        with self._lanes.changed:
+            for signal in signals:
+                self._rooms[signal] = Room(min(max_bytes, self.max_bytes), MEMORY_LIMIT)
+                if max_bytes >= self.max_bytes:
+                    del self._rooms[signal]
+            dropped = {
+                signal: lane.make_room(self.room(signal)) for signal, lane in self._lanes.items() if signal in signals
+            }
+            self._lanes.changed.notify_all()
+            return {signal: items for signal, items in dropped.items() if items}
 
     def wait_for_room(self, request: Request) -> None:
         """Returns when *request* can be put without another being dropped for it, or the queue is closed."""
         lanes = self._lanes
         with lanes.changed:
             account = lanes[request.signal].account
-            while account.size_bytes and account.size_bytes + len(request.body) > self.max_bytes and not lanes.closed:
+            while (
+                account.size_bytes
+                and account.size_bytes + len(request.body) > self.room(request.signal).max_bytes
+                and not lanes.closed
+            ):
                 lanes.changed.wait()
 
     def take(self, timeout_s: float) -> Waiting | None:
@@ -124,7 +148,7 @@ class Queue:
             entry.failures += 1
             lane.first.appendleft(entry)
             lane.not_before = max(lane.not_before, self._lanes.clock() + after_s)
-            dropped = lane.make_room(self.max_bytes)
+            dropped = lane.make_room(self.room(entry.request.signal))
             self._lanes.changed.notify_all()
             return dropped
 
@@ -147,6 +171,14 @@ class Queue:
             lanes.write_delay_s = 0.0 if lanes.write_delay_s != NEVER else NEVER
             lanes.hurried = True
             lanes.changed.notify_all()
+
+    def follow(self, max_bytes: int) -> None:
+        """Another bound from now on, and no wait before a next try: the peer may be another, too."""
+        with self._lanes.changed:
+            self.max_bytes = max_bytes
+            for lane in self._lanes.all():
+                lane.not_before = 0.0
+            self._lanes.changed.notify_all()
 
     def wait_until_empty(self, deadline: float) -> bool:
         """Waits for every request to be settled, until *deadline* by the queue's clock; says whether they are.
@@ -181,7 +213,9 @@ class Queue:
         with self._lanes.changed:
             return {
                 signal: QueueSize(
-                    lane.account.size_bytes, self.max_bytes, sum(entry.request.items for entry in lane.in_flight)
+                    lane.account.size_bytes,
+                    self.room(signal).max_bytes,
+                    sum(entry.request.items for entry in lane.in_flight),
                 )
                 for signal, lane in self._lanes.items()
             }

@@ -9,13 +9,15 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self
 
-from otelbpf.export.answer import GIVEN_UP, QUEUE_FULL, REJECTED, SHUTDOWN, Accepted, Failure
+from otelbpf.errors import described
+from otelbpf.export.answer import GIVEN_UP, MEMORY_LIMIT, MISTAKE, REJECTED, SHUTDOWN, Accepted, Failure
 from otelbpf.export.backoff import Backoff
 from otelbpf.export.isolation import Isolation
 from otelbpf.export.keeper import Keeper
 from otelbpf.export.lane import NEVER
 from otelbpf.export.news import News
 from otelbpf.export.queue import Queue
+from otelbpf.export.route import Route
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from otelbpf.export.waiting import Waiting
 
 IDLE_S = 60.0
+LEAST_BYTES = 2**20
+"""Of each signal, however little memory there is: what is sent while the peer is well passes through."""
 FLUSH_RETRY_S = 0.5
 """Longest wait for a retry while stopping: there is no time for more."""
 JOIN_S = 0.2
@@ -53,26 +57,25 @@ class Sender:
         spool: Spool | None = None,
     ) -> None:
         self.name = name
-        self.transport = transport
+        self._route = Route(transport)
         self.component = transport.component
         self.signals = frozenset(signals)
         self._news = News(name, transport.endpoint)
         self.watchers: list[Watcher] = self._news.watchers
         self._queue = Queue(queue.max_bytes)
         self._keeper = Keeper(name, self._queue, spool, self._news.lost) if spool and spool.directory else None
-        self._isolation = Isolation(self._queue, transport)
+        self._isolation = Isolation(self._queue, self._route)
         self._retry = retry
         self._backoffs: dict[str, Backoff] = {}
-        self._lock = threading.Lock()
-        self._opened = False
         self._deadline = float("inf")
         self._stopping = threading.Event()
+        self._failure: BaseException | None = None
         self._threads = [
             threading.Thread(target=self._run, name=f"export {name}", daemon=True) for _ in range(queue.num_consumers)
         ]
 
     def __enter__(self) -> Self:
-        self.transport.check()
+        self._route.transport.check()
         if self._keeper:
             self._keeper.start()
         for thread in self._threads:
@@ -85,12 +88,38 @@ class Sender:
     def export(self, request: Request) -> None:
         """Queues *request*, if this exporter carries its signal."""
         if request.signal in self.signals and (dropped := self._queue.put(request)):
-            self._news.lost(request.signal, SHUTDOWN if self._stopping.is_set() else QUEUE_FULL, dropped)
+            reason = SHUTDOWN if self._stopping.is_set() else self._queue.room(request.signal).reason
+            self._news.lost(request.signal, reason, dropped)
+
+    def keep_within(self, share: float, signals: Collection[str]) -> None:
+        """From now on *share* of the room for what waits in memory is given to each of *signals*, but for a little; what
+        is beyond goes, the oldest first."""
+        room_bytes = max(LEAST_BYTES, int(share * self._queue.max_bytes))
+        for signal, items in self._queue.shrink(self.signals.intersection(signals), room_bytes).items():
+            self._news.lost(signal, MEMORY_LIMIT, items)
 
     def wait_for_room(self, request: Request) -> None:
         """Returns when `export` would take *request* without a loss."""
         if request.signal in self.signals:
             self._queue.wait_for_room(request)
+
+    def follow(
+        self, transport: Transport, retry: Retry, queue: SendingQueue, signals: Collection[str], spool: Spool | None
+    ) -> None:
+        """Goes on with other settings, and with all that waits: it is sent by *transport*, which was checked.
+
+        A request under way ends where it is. Where the spool is and how many threads send stays as it was.
+        """
+        former, self._route = self._route, Route(transport)
+        former.leave()
+        self._isolation = Isolation(self._queue, self._route)
+        self._news.follow(transport.endpoint)
+        self.signals = frozenset(signals)
+        self._retry = retry
+        self._backoffs.clear()
+        if self._keeper and spool:
+            self._keeper.follow(spool)
+        self._queue.follow(queue.max_bytes)
 
     def begin_flush(self, deadline: float) -> None:
         """From now on retries are made at once, and until *deadline* (time.monotonic) at the latest."""
@@ -121,6 +150,11 @@ class Sender:
         return self._keeper.size() if self._keeper else None
 
     @property
+    def failure(self) -> BaseException | None:
+        """What ended one of its threads, if that was not the end."""
+        return self._failure or (self._keeper.failure if self._keeper else None)
+
+    @property
     def is_up(self) -> bool:
         """Whether the peer took, or refused, what it was last sent of every signal."""
         return self._news.is_up
@@ -129,7 +163,7 @@ class Sender:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        self.transport.close()
+        self._route.close()
         if self._keeper:
             self._keeper.finish(max(deadline, time.monotonic() + JOIN_S))
         for signal, items in self._queue.close(SHUTDOWN).items():
@@ -140,14 +174,19 @@ class Sender:
                 thread.join(max(0.0, until - time.monotonic()))
 
     def _run(self) -> None:
-        while (entry := self._next()) is not None:
-            # Opened for the first request only: what it imports must not compete with probes being attached.
-            with self._lock:
-                if not self._opened and not self._stopping.is_set():
-                    self.transport.__enter__()
-                    self._opened = True
+        try:
+            while (entry := self._next()) is not None:
+                self._take_care_of(entry)
+        except BaseException as failure:  # noqa: BLE001 - kept for the main thread, which ends the agent with it
+            self._failure = failure
+
+    def _take_care_of(self, entry: Waiting) -> None:
+        try:
             if self._is_loaded(entry) and not self._isolation.halves_in_advance(entry):
                 self._send(entry)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it costs this request and not the exporter
+            if self._queue.settle(entry, dropped=MISTAKE):
+                self._news.lost(entry.request.signal, MISTAKE, entry.request.items, described(error))
 
     def _next(self) -> Waiting | None:
         while not self._stopping.is_set():
@@ -162,11 +201,14 @@ class Sender:
 
     def _send(self, entry: Waiting) -> None:
         remaining_s = self._deadline - time.monotonic()
-        answer = self.transport.send(entry.request, max(0.001, min(self.transport.timeout_s, remaining_s)))
+        route = self._route
+        answer = route.send(entry.request, max(0.001, min(route.transport.timeout_s, remaining_s)))
         if isinstance(answer, Accepted):
             self._accepted(entry, answer)
         elif self._stopping.is_set():
             return  # a closed transport says nothing about the peer
+        elif route is not self._route:
+            self._again(entry, 0.0)  # the former peer's answer says nothing about the present one
         elif answer.too_large:
             self._oversized(entry, answer)
         elif answer.retryable:
@@ -208,7 +250,7 @@ class Sender:
         if self._deadline == float("inf") and self._isolation.suspects(entry, failure):
             self._put_apart(entry, failure)
         elif self._queue.backs_off(signal):  # another request that was under way has failed before
-            self._queue.again(entry, 0.0)
+            self._again(entry, 0.0)
         else:
             self._try_later(entry, failure)
 
@@ -235,8 +277,13 @@ class Sender:
         if not entry.row and not backoff.allows(wait_s, tried_for_s):
             if self._queue.settle(entry, dropped=GIVEN_UP):
                 self._news.lost(signal, GIVEN_UP, entry.request.items, failure.text)
-        elif overflow := self._queue.again(entry, wait_s):
-            self._news.lost(signal, QUEUE_FULL, overflow)
+        else:
+            self._again(entry, wait_s)
+
+    def _again(self, entry: Waiting, after_s: float) -> None:
+        if overflow := self._queue.again(entry, after_s):
+            signal = entry.request.signal
+            self._news.lost(signal, self._queue.room(signal).reason, overflow)
 
     def _backoff(self, signal: str) -> Backoff:
         return self._backoffs.setdefault(signal, Backoff(self._retry))

@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from otelbpf.config import OtlpGrpc, OtlpHttp
-from otelbpf.export import sender
 from otelbpf.export.answer import Failure
 from otelbpf.export.memory import decode_metrics
+from otelbpf.export.otlp_grpc import GrpcTransport
+from otelbpf.export.otlp_http import HttpTransport
+from otelbpf.export.sender import Sender
 from tests.e2e.polling import wait_for
 from tests.peers.otlp import log_request, metric_request, numbers
 
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 
     from otelbpf.export.answer import Answer
     from otelbpf.export.request import Request
-    from otelbpf.export.sender import Sender
     from otelbpf.export.transport import Transport
 
 ROOT = Path(__file__).parents[2]
@@ -256,9 +257,11 @@ def main() -> None:
     plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Plan)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     settings = msgspec.convert({"type": plan.kind, "retry_on_failure": SOON, **plan.settings}, KINDS[plan.kind])
-    sending = sender("peer", settings)
-    attempts = Attempts(sending.transport)
-    sending.transport = attempts
+    transport = GrpcTransport if plan.kind == "otlp_grpc" else HttpTransport
+    attempts = Attempts(transport("peer", settings))
+    sending = Sender(
+        "peer", attempts, settings.retry_on_failure, settings.sending_queue, settings.signals, settings.spool
+    )
     producer = Producer(sending, plan)
 
     def told(took_s: float = 0.0) -> None:

@@ -67,7 +67,9 @@ class Ring:
 
 def carried_by_a_snapshot(alive) -> list[list[tuple[bool, list[int]]]]:
     ring = Ring()
-    probe = SimpleNamespace(probe=SimpleNamespace(snapshot="walk"), record=ROW, struct=ROW, snapshot=alive)
+    probe = SimpleNamespace(
+        probe=SimpleNamespace(snapshot="walk"), record=ROW, struct=ROW, snapshot=alive, throttle=None
+    )
     line = SimpleNamespace(sources=[SimpleNamespace()], carry=ring.carry)
     Node([probe], ring, line, None).snapshot()  # type: ignore[list-item, arg-type]
     return ring.carried

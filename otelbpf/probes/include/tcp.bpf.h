@@ -82,6 +82,7 @@ struct tcp_sock {
 	__u32 srtt_us; /* eighths */
 	__u32 total_retrans;
 	struct minmax rtt_min;
+	bool is_mptcp; /* where the kernel has MPTCP (5.6) */
 } KERNEL;
 struct socket {
 	struct file *file;
@@ -105,6 +106,11 @@ struct bpf_iter__bpf_sk_storage_map {
 static __always_inline bool is_tcp(const struct sock *sk)
 {
 	return sk->sk_protocol == IPPROTO_TCP;
+}
+
+static __always_inline bool is_mptcp(const struct tcp_sock *tcp)
+{
+	return bpf_core_field_exists(tcp->is_mptcp) && tcp->is_mptcp;
 }
 
 static __always_inline bool has_flag(const struct sock *sk, __u32 bit)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from otelbpf.batch import Batch, Categorical, Facts
 from otelbpf.config import Config
 from otelbpf.probes import tcp_accounting
-from otelbpf.probes.connection_id import connection_ids
+from otelbpf.probes.connection_id import add_connection_ids, connection_ids, identities
 from otelbpf.probes.probe import Choice, Known, Level, Number
 from otelbpf.probes.tcp_connection import PROBE
 from otelbpf.signals import names
@@ -290,32 +290,31 @@ class TestColumns:
 
     def test_an_empty_batch_has_its_columns_too(self):
         line = Line()
-        assert {*line.events().columns} >= {*line.snapshot().columns} - {"connection_id"}
+        assert {*line.events().columns} >= {*line.snapshot().columns}
 
 
 class TestConnectionId:
+    @staticmethod
+    def ids(*values, key=""):
+        batch = Line().events(*values)
+        add_connection_ids(config(connection_id={"key": key}), batch)
+        return batch.number("connection_id")
+
     def test_it_is_a_keyed_hash_of_both_numbers_big_endian(self):
-        batch = Line(connection_id={"key": "secret"}).events(row(client_isn=1, server_isn=0xFEDCBA98))
         wanted = hashlib.blake2b(struct.pack(">II", 1, 0xFEDCBA98), digest_size=16, key=b"secret").digest()
-        assert batch.number("connection_id").tobytes() == wanted
+        assert self.ids(row(client_isn=1, server_isn=0xFEDCBA98), key="secret").tobytes() == wanted
 
     def test_numbers_that_are_unknown_have_none(self):
-        assert not Line().events(row()).number("connection_id").any()
+        assert not self.ids(row()).any()
 
     def test_failures_have_none(self):
-        assert not Line().events(row(kind=FAILED, client_isn=1)).number("connection_id").any()
+        assert not self.ids(row(kind=FAILED, client_isn=1)).any()
 
-    @pytest.mark.parametrize(
-        ("setting", "made"),
-        [("all", [1, 1, 1]), ("failed", [0, 1, 0]), ("off", [0, 0, 0]), ({"slow": 5}, [0, 1, 1])],
-    )
-    def test_made_for_what_becomes_a_record(self, setting, made):
-        batch = Line(logs={"tcp_connection": setting}).events(
-            row(client_isn=1),
-            row(cookie=2, client_isn=1, error=errno.ECONNRESET),
-            row(cookie=3, client_isn=1, time_ns=9 * SECOND),
+    def test_both_ends_are_the_same_thing_when_records_are_sampled(self):
+        ends = Line().events(
+            row(client_isn=1, server_isn=2), row(cookie=2, client_isn=1, server_isn=2, role=SERVER), row(cookie=3)
         )
-        assert batch.number("connection_id").any(axis=1).astype(int).tolist() == made
+        assert identities(ends).tolist() == [1 << 32 | 2, 1 << 32 | 2, 3]
 
     def test_a_key_of_any_length(self):
         one = np.ones(1, np.uint32)

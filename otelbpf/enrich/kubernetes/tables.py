@@ -116,13 +116,13 @@ class _Held:
             holder.begins_ns = now_ns
             before, held = None, ()
         elif before is not None:
-            holder.begins_ns = before.begins_ns
-            holder.ends_ns = before.ends_ns
+            holder.begins_ns, holder.ends_ns, holder.told_ns = before.begins_ns, before.ends_ns, before.told_ns
             if before.same(holder):
                 holder = before
             elif held:
                 self._holders.replace(before, holder, held)
         if addresses != held:
+            holder.told_ns = now_ns
             self._holders.add(holder, addresses)
         self._known[holder.uid] = (holder, addresses)
         return holder
@@ -258,7 +258,7 @@ class Slices:
         for address, holder in _endpoints(found, now_ns):
             known = before.get(address)
             if known is not None:
-                holder.begins_ns = known.begins_ns
+                holder.begins_ns, holder.told_ns = known.begins_ns, known.told_ns
             if known is not None and known.same(holder):
                 now[address] = known
             else:
@@ -295,6 +295,7 @@ def _endpoints(found: Any, now_ns: int) -> Iterable[tuple[bytes, Holder]]:
                     service_name=intern(service),
                     service_namespace=intern(target.namespace),
                     begins_ns=now_ns,
+                    told_ns=now_ns,
                 ),
             )
 

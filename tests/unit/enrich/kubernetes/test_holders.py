@@ -27,8 +27,8 @@ ADDRESS = packed("10.0.0.1")
 S = NS_PER_S
 
 
-def holder(name, begins_s=0, ends_s=0, **more):
-    return Holder("pod", name, begins_ns=begins_s * S, ends_ns=ends_s * S, **more)
+def holder(name, begins_s=0, ends_s=0, told_s=0, **more):
+    return Holder("pod", name, begins_ns=begins_s * S, ends_ns=ends_s * S, told_ns=told_s * S, **more)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,14 @@ def holder(name, begins_s=0, ends_s=0, **more):
         ([holder("a", 50, 120), holder("b", 99)], 121, "b"),
         ([holder("a", 50, 70), holder("b", 60, 90), holder("c", 80)], 75, "b"),
         ([holder("a", 50), holder("b", 60)], 100, "b"),
+        (
+            [holder("a", 50, 120, told_s=55), holder("b", 60, told_s=90)],
+            100,
+            "b",
+        ),  # a was deleted long after it had ended
+        ([holder("a", 50, 120, told_s=55), holder("b", 60, told_s=90)], 80, "a"),
+        ([holder("a", 50, 70, told_s=71), holder("b", 60, told_s=90)], 65, "a"),  # told of late, both
+        ([holder("b", 60, told_s=90), holder("a", 50, told_s=90)], 95, "b"),  # one list told of both
     ],
 )
 def test_who_had_it(claims, at_s, wanted):

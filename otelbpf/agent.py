@@ -7,13 +7,12 @@ Three kinds of threads: the drain (`kernel/drain.py`), the line (`line.py`), one
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otelbpf import ledger, stages
 from otelbpf.enrich import Enrichment, kubernetes
@@ -35,13 +34,14 @@ from otelbpf.line import Conveyor, Timer
 from otelbpf.node import Node
 from otelbpf.only_one import OnlyOne, name_of_instance
 from otelbpf.probes import PROBES, filters
-from otelbpf.recording import EVENTS, MACHINE, SNAPSHOT, Frame, Layouts, Recorder
+from otelbpf.recording import EVENTS, SNAPSHOT, TOTALS, Layouts, Recorder
 from otelbpf.reload import Reload, Running
+from otelbpf.tape import Tape
 
 if TYPE_CHECKING:
     import threading
     from collections import deque
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from otelbpf.config import Config
@@ -94,24 +94,25 @@ def run(
         health = open_.enter_context(Health(config.health.endpoint))
         yield from ([f"otelbpf: {health.trouble}"] if health.trouble else [])
         outputs = open_.enter_context(exporters(config))
-        machine = MachineRecorder(Machine()) if record else Machine()
+        answers: dict[str, dict[str, Any]] = {}
+        machine = MachineRecorder(Machine(), answers) if record else Machine()
         watcher = open_.enter_context(kubernetes.watching(config.kubernetes, os.environ, machine.host_name()))
-        enrichment = open_.enter_context(Enrichment(config, machine, _cluster(watcher, machine)))
+        enrichment = open_.enter_context(Enrichment(config, machine, _cluster(watcher, answers if record else None)))
         tried = open_.enter_context(
             attach_all(stages.enabled(config), config, before_attach=partial(_fill, config, _cgroups(config, machine)))
         )
         yield from (sentence for probe in tried for sentence in _shortcomings(probe))
         probes = _usable(tried)
-        recorder = open_.enter_context(_recorder(record, probes)) if record else None
+        tape = Tape(open_.enter_context(_recorder(record, probes)), answers) if record else None
         bounds = memory.bounds(config)
         drain = open_.enter_context(Drain([probe.source for probe in probes], _waiting_bytes(bounds)))
         line = stages.line(config, [probe.probe for probe in probes], machine, enrichment, outputs.export)
-        node = Node(probes, drain, line, recorder.write if recorder else None, watcher)
+        node = Node(probes, drain, line, tape, watcher)
         if watcher is not None:
-            watcher.wait(config.kubernetes.hold)  # what exists already is taken up by name
+            watcher.wait(config.kubernetes.hold)  # what exists already, and what comes first, finds its names
         node.adopt()
         collecting = Timer(config.metrics.interval, node.collect)
-        conveyor = open_.enter_context(Conveyor(node.tick, [collecting, *_timers(node)], drain.arrived))
+        conveyor = open_.enter_context(Conveyor(node.tick, [collecting, *_timers(node)], drain.arrived, drain.plenty))
         own = [drain.pulse, conveyor.pulse, *([] if watcher is None else [watcher.pulse])]
         guarding = guards(config, bounds, outputs, line.logs.sampling, conveyor.pace, lambda: [*own, *outputs.pulses()])
         node.guards = guarding
@@ -124,10 +125,11 @@ def run(
         open_.enter_context(guarding)
         ready = _ready(probes, started)
         telemetry.started(ready)
-        health.running(guarding.watchdog.troubles, ready)
+        health.running(guarding.watchdog.troubles, ready, lambda: kubernetes.told(watcher))
         yield ready
         said = [guarding.sentences, *([] if watcher is None else [watcher.sentences])]
-        hangs = yield from _wait(ending, conveyor, seconds, said, reload, guarding.watchdog)
+        all_runs = partial(_all_run, outputs, conveyor)
+        hangs = yield from _wait(ending, all_runs, seconds, said, reload, guarding.watchdog)
         health.stopping()
         guarding.stop()
         deadline = time.monotonic() + reload.config.shutdown_timeout
@@ -137,9 +139,8 @@ def run(
             raise Hangs(f"{hangs or 'the line does not end'}; the agent ends without a summary, to be started again")
         conveyor.check()
         node.finish()
-        if isinstance(machine, MachineRecorder):
-            node.note(Frame(MACHINE, time.time_ns(), payload=json.dumps(machine.answers).encode()))
         yield from _flushed(outputs, node, telemetry, deadline, started)
+        outputs.check()
 
 
 def _flushed(outputs: Exporters, node: Node, telemetry: Telemetry, deadline: float, started: float) -> list[str]:
@@ -210,6 +211,8 @@ def _recorder(path: Path, probes: Sequence[AttachedProbe]) -> Recorder:
         if probe.record is not None and probe.struct is not None:
             layouts[EVENTS, probe.probe.name] = probe.record
             layouts[SNAPSHOT, probe.probe.name] = probe.struct
+        if probe.throttle is not None:
+            layouts[TOTALS, probe.probe.name] = probe.throttle.row
     return Recorder(path, layouts)
 
 
@@ -223,11 +226,11 @@ def _ready(probes: Sequence[AttachedProbe], started: float) -> str:
     return f"ready: {hooks} in {(time.monotonic() - started) * 1000:.0f} ms"
 
 
-def _cluster(watcher: Watcher | None, machine: Answers) -> Cluster | None:
-    """What enrichment may ask of Kubernetes; a recording keeps it."""
-    if watcher is None or not isinstance(machine, MachineRecorder):
+def _cluster(watcher: Watcher | None, kept: dict[str, dict[str, Any]] | None) -> Cluster | None:
+    """What enrichment may ask of Kubernetes; for a recording the answers are *kept*."""
+    if watcher is None or kept is None:
         return None if watcher is None else watcher.known
-    return ClusterRecorder(watcher.known, machine.answers)
+    return ClusterRecorder(watcher.known, kept)
 
 
 def _waiting_bytes(bounds: Sequence[Bound]) -> int:
@@ -237,20 +240,24 @@ def _waiting_bytes(bounds: Sequence[Bound]) -> int:
     return WAITING_BYTES if least is None else min(WAITING_BYTES, int(least * WAITING_SHARE))
 
 
+def _all_run(outputs: Exporters, conveyor: Conveyor) -> bool:
+    return outputs.alive and conveyor.failure is None
+
+
 def _wait(
     ending: threading.Event,
-    conveyor: Conveyor,
+    all_runs: Callable[[], bool],
     seconds: float | None,
     said: Sequence[deque[str]],
     reload: Reload,
     watchdog: Watchdog,
 ) -> Generator[str, None, str]:
-    """Until the end; gives what is *said* meanwhile, and reloads when that is wanted.
+    """Until the end, or until not *all_runs*; gives what is *said* meanwhile, and reloads when that is wanted.
 
     Returns what hangs for good, if that is why it ends.
     """
     until = None if seconds is None else time.monotonic() + seconds
-    while not ending.is_set() and conveyor.failure is None:
+    while not ending.is_set() and all_runs():
         left = WATCH_INTERVAL_S if until is None else min(WATCH_INTERVAL_S, until - time.monotonic())
         if left <= 0:
             break

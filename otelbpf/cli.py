@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import _thread
 import argparse
+import logging
 import os
 import signal
 import sys
 import threading
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from otelbpf import __version__
-from otelbpf.errors import CannotRun, ConfigError, Hangs, OtelbpfError
+from otelbpf.errors import CannotRun, ConfigError, Hangs, OtelbpfError, described
+from otelbpf.voice import Voice
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from otelbpf.config import Config
     from otelbpf.reload import Wish
+
+STDERR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -66,9 +71,30 @@ def _open_standard_streams() -> None:
 
 
 def _refuse(error: Exception, code: int) -> int:
-    for line in str(error).splitlines():
-        print(f"otelbpf: {line}", file=sys.stderr)
+    with Voice(STDERR) as voice:
+        for line in str(error).splitlines():
+            voice.say(f"otelbpf: {line}")
     return code
+
+
+@contextmanager
+def _speaking() -> Iterator[Voice]:
+    """Whatever is to be said on stderr, by any thread, without waiting for who reads it."""
+    with Voice(STDERR) as voice:
+        logging.getLogger().addHandler(voice)
+        threading.excepthook = _say_what_ended
+        try:
+            yield voice
+        finally:
+            logging.getLogger().removeHandler(voice)
+
+
+def _say_what_ended(ended: threading.ExceptHookArgs) -> None:
+    """In place of a traceback: a thread that nobody else asks how it fares."""
+    name = ended.thread.name if ended.thread else "unknown"
+    logging.getLogger("otelbpf").error(
+        "the thread %s ended by a mistake of otelbpf: %s", name, described(ended.exc_value)
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,8 +173,9 @@ def _run(options: argparse.Namespace) -> int:
     wish = Wish(no_file if options.config is None else partial(_load, options), watched)
     _end_on_signals(ending)
     _reload_on_hangup(ending, wish)
-    for line in agent.run(config, ending, seconds=options.seconds, record=options.record, wish=wish):
-        print(line, file=sys.stderr, flush=True)
+    with _speaking() as voice:
+        for line in agent.run(config, ending, seconds=options.seconds, record=options.record, wish=wish):
+            voice.say(line)
     return 0
 
 
@@ -226,8 +253,9 @@ def _replay(options: argparse.Namespace) -> int:
     from otelbpf import replay
 
     config = _load(options)
-    for line in replay.replay(options.file, config):
-        print(line, file=sys.stderr, flush=True)
+    with _speaking() as voice:
+        for line in replay.replay(options.file, config):
+            voice.say(line)
     return 0
 
 

@@ -62,6 +62,12 @@ class Rows:
     source: Source
     rows: NDArray[np.void]
     snapshot: bool = False
+    totals: bool = False
+
+    @property
+    def events(self) -> bool:
+        """Whether they are events, which are in the ledger."""
+        return not (self.snapshot or self.totals)
 
 
 @dataclass(slots=True)
@@ -84,9 +90,9 @@ class Line:
         """
         parts = [part for part in arrived if part.snapshot or len(part.rows)]
         for part in parts:
-            part.source.carrying = 0 if part.snapshot else len(part.rows)
+            part.source.carrying = len(part.rows) if part.events else 0
         prepared = [(part, self._prepared(part, clock_offset_ns)) for part in parts]
-        batches = [batch for _part, batch in prepared]
+        batches = [batch for _part, batch in prepared if not batch.totals]
         self.wanted.learn(batches)
         self.enrichment.learn(batches)
         self.release()
@@ -122,13 +128,16 @@ class Line:
 
     def _prepared(self, part: Rows, clock_offset_ns: int) -> Batch:
         source = part.source
-        return source.prepare(Batch(source.probe.name, part.rows, clock_offset_ns, snapshot=part.snapshot))
+        batch = Batch(source.probe.name, part.rows, clock_offset_ns, snapshot=part.snapshot, totals=part.totals)
+        if part.totals and source.probe.totals is not None:
+            return source.probe.totals.prepare(batch)
+        return source.prepare(batch)
 
     def _kept(self, part: Rows, batch: Batch) -> Batch:
         """The rows that go on now: those that are wanted and need not wait."""
         wanted = self.wanted.keep(batch)
         kept = self.hold.sifted(part.source, wanted)
-        if not part.snapshot:
+        if part.events:
             part.source.processed += len(kept)
             part.source.filtered += len(batch) - len(wanted)
             part.source.carrying = 0
@@ -164,18 +173,25 @@ class Timer:
 
 
 class Conveyor:
-    """Runs the line in a thread of its own: a tick at most every *tick_s*, timers when they are due.
+    """Runs the line in a thread of its own: a tick every *tick_s* while something has *arrived*, sooner when that is
+    *plenty*; timers when they are due.
 
     A context manager. An error in the thread is kept in `failure`, and raised to whoever asks `check`: the agent must
     not go on as if it were working.
     """
 
     def __init__(
-        self, tick: Callable[[], None], timers: Sequence[Timer], arrived: threading.Event, tick_s: float = TICK_S
+        self,
+        tick: Callable[[], None],
+        timers: Sequence[Timer],
+        arrived: threading.Event,
+        plenty: threading.Event,
+        tick_s: float = TICK_S,
     ) -> None:
         self._tick = tick
         self._timers = timers
         self._arrived = arrived
+        self._plenty = plenty
         self._tick_s = tick_s
         self._turn = threading.Lock()
         self._stopping = threading.Event()
@@ -200,6 +216,7 @@ class Conveyor:
         """
         self._stopping.set()
         self._arrived.set()
+        self._plenty.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         return not self._thread.is_alive()
@@ -225,7 +242,7 @@ class Conveyor:
                 self.pulse.rest()
                 self._arrived.wait(self._until_due())
                 if self._arrived.is_set():
-                    self._stopping.wait(self._tick_s)  # one batch of many rows costs far less than many of few
+                    self._plenty.wait(self._tick_s)  # one batch of many rows costs far less than many of few
                 self._arrived.clear()
                 with self._turn:
                     self.pulse.beat()

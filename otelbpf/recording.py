@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from otelbpf.errors import OtelbpfError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 Layouts = dict[tuple[str, str], np.dtype[np.void]]
 """(kind of frame, probe) → what its payload is an array of."""
-EVENTS, SNAPSHOT, COLLECT, MACHINE = "events", "snapshot", "collect", "machine"
+EVENTS, SNAPSHOT, TOTALS, COLLECT, MACHINE = "events", "snapshot", "totals", "collect", "machine"
 MAGIC = "otelbpf-recording"
 VERSION = 1
 META_BYTES = struct.Struct("<I")
@@ -39,7 +40,7 @@ class Frame:
     """One thing that happened: rows of a probe, or a moment at which metrics are due."""
 
     kind: str
-    """EVENTS, SNAPSHOT, COLLECT or MACHINE."""
+    """EVENTS, SNAPSHOT, TOTALS, COLLECT or MACHINE."""
     time_ns: int
     """Unix time."""
     clock_offset_ns: int = 0
@@ -110,18 +111,19 @@ class Recording:
         while (frame := self._read_frame()) is not None:
             yield frame
 
-    def machine(self) -> Any:
-        """What enrichment learnt from the machine that was recorded; an empty mapping when it was cut off."""
-        answers: Any = {}
+    def machine(self) -> dict[str, dict[str, Any]]:
+        """What enrichment learnt from the machine that was recorded: question → about what → the last answer."""
+        answers: dict[str, dict[str, Any]] = {}
         for frame in self.frames():
             if frame.kind == MACHINE:
-                answers = self._answers(frame.payload)
+                for question, found in self._answers(frame.payload).items():
+                    answers.setdefault(question, {}).update(found)
         return answers
 
-    def _answers(self, payload: bytes) -> Any:
+    def _answers(self, payload: bytes) -> dict[str, dict[str, Any]]:
         try:
-            return json.loads(payload)
-        except (ValueError, RecursionError) as error:
+            return msgspec.json.decode(payload, type=dict[str, dict[str, Any]])
+        except (msgspec.DecodeError, RecursionError) as error:
             raise RecordingError(f"{self._path}: damaged: what the machine answered cannot be read") from error
 
     def _read_header(self) -> Layouts:

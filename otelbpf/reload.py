@@ -93,6 +93,8 @@ class Reload:
             with running.conveyor.paused():
                 if found.touches("filters"):
                     self._filter(config)
+                if found.touches("probes"):
+                    running.node.limit(config)
                 running.line.follow(config)
                 exchange.take_place(deadline)
                 running.collecting.every(config.metrics.interval)

@@ -11,7 +11,7 @@ from msgspec import Struct, inspect
 
 from otelbpf.config import quantities
 from otelbpf.config.kinds import bare, quantity, variable
-from otelbpf.config.settings import EXPORTERS, Config, Slow
+from otelbpf.config.settings import EXPORTERS, Config, Slow, Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +69,7 @@ def _after_endpoints(field: inspect.Field) -> bool:
 def _setting(name: str, value: Any, kind: inspect.Type, depth: int, *, comments: bool) -> Iterator[str]:
     indent = "  " * depth
     note = description(kind) if comments else ""
-    if isinstance(value, Struct) and not isinstance(value, Slow):
+    if isinstance(value, Struct) and not isinstance(value, Slow | Throttle):
         yield _with_note(f"{indent}{name}:", note)
         yield from _group(value, type(value), depth + 1, comments=comments)
     elif isinstance(value, dict) and value:
@@ -113,6 +113,8 @@ def text(value: Any, kind: inspect.Type) -> str:
     """*value* as YAML on one line."""
     if isinstance(value, Slow):
         return f"{{slow: {quantities.duration_text(value.slow)}}}"
+    if isinstance(value, Throttle):
+        return f"{{rate: {value.rate}, burst: {value.burst}}}"
     if isinstance(value, tuple | list):
         return f"[{', '.join(scalar(item, flow=True) for item in value)}]"
     if isinstance(value, dict):

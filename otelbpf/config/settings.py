@@ -45,11 +45,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A group of settings; nothing in it changes after it was read."""
 
 
+class Throttle(Settings, frozen=True, kw_only=True):
+    rate: Annotated[int, says("Events a second that are told one by one.", ge=1, le=10**7)]
+    burst: Annotated[int, says("Events that may come at once.", ge=1, le=10**6)] = 1000
+
+
+Throttling = Annotated[
+    Literal["off"] | Throttle,
+    says(
+        "Events of one container, or other cgroup, a second and at once; what is beyond is counted only; off: none.",
+        live=True,
+    ),
+]
+
+
 class TcpConnection(Settings, frozen=True, kw_only=True):
     enabled: Annotated[bool, says("Watch TCP connections.")] = True
     ring_size: Annotated[
         RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
     ] = 2 * MIB
+    throttle: Throttling = Throttle(rate=80_000, burst=8000)
     max_tracked: Annotated[
         int,
         says(
@@ -63,6 +78,7 @@ class DnsLookup(Settings, frozen=True, kw_only=True):
     ring_size: Annotated[
         RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
     ] = 4 * MIB
+    throttle: Throttling = Throttle(rate=120_000, burst=6000)
     ports: Annotated[
         tuple[Port, ...], says("Ports on which DNS is spoken, over UDP and TCP.", min_length=1, max_length=16)
     ] = (53,)
@@ -77,6 +93,7 @@ class Process(Settings, frozen=True, kw_only=True):
     ring_size: Annotated[
         RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
     ] = 1 * MIB
+    throttle: Throttling = Throttle(rate=20_000, burst=1000)
 
 
 class Probes(Settings, frozen=True, kw_only=True):

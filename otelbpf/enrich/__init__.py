@@ -111,7 +111,7 @@ class Enrichment:
                 if "cookie" in fields
                 else self._addresses.of_lookups(batch)
             )
-        return Batch(batch.probe, batch.rows, batch.clock_offset_ns, columns, batch.snapshot)
+        return Batch(batch.probe, batch.rows, batch.clock_offset_ns, columns, batch.snapshot, batch.totals)
 
     def counters(self) -> dict[str, Counters]:
         """Cache → how it fares."""

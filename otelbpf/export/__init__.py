@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from otelbpf.config import Console, OtlpGrpc, OtlpHttp, Retry, SendingQueue
+from otelbpf.errors import OtelbpfError, described
 from otelbpf.export.console import ConsoleTransport
 from otelbpf.export.former import Former, together
 from otelbpf.export.otlp_grpc import GrpcTransport
@@ -38,6 +39,10 @@ class Exporter(Protocol):
     component: str
     """otel.component.type."""
     watchers: list[Watcher]
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended one of its threads, if that was not the end."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
@@ -131,6 +136,19 @@ class Exporters:
             self.members = wanted
             for member in gone:
                 self.former.take(member, deadline)
+
+    @property
+    def alive(self) -> bool:
+        """Whether all threads that export do so."""
+        return not any(member.failure for member in self._all())
+
+    def check(self) -> None:
+        """Raises OtelbpfError with what ended a thread of an exporter, if that was not the end."""
+        for member in self._all():
+            if member.failure is not None:
+                raise OtelbpfError(
+                    f"exporter {member.name} ended by a mistake of otelbpf: {described(member.failure)}; please report it"
+                )
 
     def watch(self, watcher: Watcher) -> None:
         """Lets *watcher* know how exporting goes."""

@@ -19,6 +19,8 @@ SPOOL_EXPIRED = "spool_expired"
 """On disk for longer than `spool.max_age`."""
 SPOOL_CORRUPT = "spool_corrupt"
 """On disk, but not to be read any more."""
+MISTAKE = "internal_error"
+"""An error that nobody expected, where it was being sent."""
 OUTPUT_CLOSED = "output_closed"
 """Nobody reads the console any more."""
 

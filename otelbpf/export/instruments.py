@@ -59,6 +59,7 @@ def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable
     yield names.METRIC_OTELBPF_AGENT_PROBE_RUNS, probe_runs
     yield names.METRIC_OTELBPF_AGENT_MAP_ENTRIES, map_entries
     yield names.METRIC_OTELBPF_AGENT_MAP_CAPACITY, map_capacity
+    yield names.METRIC_OTELBPF_AGENT_MAP_OVERFLOWS, map_overflows
     yield names.METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS, enrichment_lookups
     yield names.METRIC_OTELBPF_AGENT_SERIES, series
     yield names.METRIC_OTELBPF_AGENT_SERIES_OVERFLOW, series_overflow
@@ -188,6 +189,11 @@ def map_capacity(reading: Reading) -> Iterator[Observed]:
         yield capacity, {names.OTELBPF_MAP_NAME: name}
 
 
+def map_overflows(reading: Reading) -> Iterator[Observed]:
+    for name, events_ in reading.agent.overflows.items():
+        yield events_, {names.OTELBPF_MAP_NAME: name}
+
+
 def enrichment_lookups(reading: Reading) -> Iterator[Observed]:
     for cache, (hits, misses, evictions, _) in reading.agent.caches.items():
         for result, count in (("hit", hits), ("miss", misses), ("evicted", evictions)):
@@ -200,7 +206,7 @@ def series(reading: Reading) -> Iterator[Observed]:
 
 
 def series_overflow(reading: Reading) -> Iterator[Observed]:
-    for metric, count in reading.agent.overflows.items():
+    for metric, count in reading.agent.series_overflows.items():
         yield count, {names.OTELBPF_METRIC_NAME: metric}
 
 

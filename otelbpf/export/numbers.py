@@ -57,11 +57,13 @@ class AgentNumbers:
     run_times: Mapping[str, RunTime] = field(default_factory=dict)
     """Probe → cost; empty while bpf_stats is off."""
     maps: Mapping[str, MapFill] = field(default_factory=dict)
+    overflows: Mapping[str, int] = field(default_factory=dict)
+    """Map → events that shared an entry."""
     caches: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
     """Cache → look-ups that hit, that missed, entries that went for want of room, entries there are."""
     series: Mapping[str, int] = field(default_factory=dict)
     """Metric → series kept."""
-    overflows: Mapping[str, int] = field(default_factory=dict)
+    series_overflows: Mapping[str, int] = field(default_factory=dict)
     """Metric → series among them that take what is beyond the cap."""
     watches: Sequence[WatchState] = ()
     """How the watches of the API server fare."""

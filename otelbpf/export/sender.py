@@ -10,7 +10,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self
 
-from otelbpf.export.answer import GIVEN_UP, MEMORY_LIMIT, REJECTED, SHUTDOWN, Accepted, Failure
+from otelbpf.errors import described
+from otelbpf.export.answer import GIVEN_UP, MEMORY_LIMIT, MISTAKE, REJECTED, SHUTDOWN, Accepted, Failure
 from otelbpf.export.backoff import Backoff
 from otelbpf.export.isolation import Isolation
 from otelbpf.export.keeper import Keeper
@@ -71,6 +72,7 @@ class Sender:
         self._deadline = float("inf")
         self._stopping = threading.Event()
         self._pulses = [Pulse(f"export {name}") for _ in range(queue.num_consumers)]
+        self._failure: BaseException | None = None
         self._threads = [
             threading.Thread(target=self._run, args=(pulse,), name=pulse.stage, daemon=True) for pulse in self._pulses
         ]
@@ -155,6 +157,11 @@ class Sender:
         return [*self._pulses, *([self._keeper.pulse] if self._keeper else [])]
 
     @property
+    def failure(self) -> BaseException | None:
+        """What ended one of its threads, if that was not the end."""
+        return self._failure or (self._keeper.failure if self._keeper else None)
+
+    @property
     def is_up(self) -> bool:
         """Whether the peer took, or refused, what it was last sent of every signal."""
         return self._news.is_up
@@ -174,12 +181,22 @@ class Sender:
                 thread.join(max(0.0, until - time.monotonic()))
 
     def _run(self, pulse: Pulse) -> None:
-        while (entry := self._next(pulse)) is not None:
-            timeout_s = self._route.transport.timeout_s
-            pulse.beat(timeout_s if math.isfinite(timeout_s) else 0.0)
+        try:
+            while (entry := self._next(pulse)) is not None:
+                timeout_s = self._route.transport.timeout_s
+                pulse.beat(timeout_s if math.isfinite(timeout_s) else 0.0)
+                self._take_care_of(entry)
+            pulse.end()
+        except BaseException as failure:  # noqa: BLE001 - kept for the main thread, which ends the agent with it
+            self._failure = failure
+
+    def _take_care_of(self, entry: Waiting) -> None:
+        try:
             if self._is_loaded(entry) and not self._isolation.halves_in_advance(entry):
                 self._send(entry)
-        pulse.end()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it costs this request and not the exporter
+            if self._queue.settle(entry, dropped=MISTAKE):
+                self._news.lost(entry.request.signal, MISTAKE, entry.request.items, described(error))
 
     def _next(self, pulse: Pulse) -> Waiting | None:
         pulse.rest()

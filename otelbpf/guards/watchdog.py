@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 RUNS, STUCK, ENDED = "runs", "stuck", "ended"
 VITAL = ("drain", "line")
 """Without these nothing is seen any more. A restart is the only cure, whoever does it."""
+KUBERNETES = "kubernetes"
+"""Who hangs there waits for the API server: events go on with the names that are known, which a restart would lose."""
 HOPELESS = 2
 """Times the limit, after which a vital stage is given up."""
 OURS = Path(__file__).parents[1]
@@ -71,12 +73,12 @@ class Watchdog:
         return [StageState(one.stage, self._state(one, now_s), one.overdue_s(now_s)) for one in self._pulses()]
 
     def troubles(self) -> list[str]:
-        """A sentence for each stage that is stuck or has ended; none while all is well."""
+        """A sentence for each stage that is stuck or has ended, if a restart may cure it; none while all is well."""
         now_s = self._clock()
         return [
             self._stuck.get(pulse) or _sentence(pulse, now_s)
             for pulse in self._pulses()
-            if self._state(pulse, now_s) != RUNS
+            if pulse.stage != KUBERNETES and self._state(pulse, now_s) != RUNS
         ]
 
     def hopeless(self) -> str:

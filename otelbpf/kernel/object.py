@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _READ_BYTES = 1 << 20
+_PER_CPU = (5, 6, 10)
+"""BPF_MAP_TYPE_PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH."""
 
 
 class Object:
@@ -214,11 +216,14 @@ class Object:
     def map(self, name: str) -> Map:
         """A map by name."""
         handle = self._map_handle(name)
+        value_bytes = libbpf().bpf_map__value_size(handle)
+        if libbpf().bpf_map__type(handle) in _PER_CPU:
+            value_bytes = -(-value_bytes // 8) * 8 * libbpf().libbpf_num_possible_cpus()
         return Map(
             name,
             libbpf().bpf_map__fd(handle),
             libbpf().bpf_map__key_size(handle),
-            libbpf().bpf_map__value_size(handle),
+            value_bytes,
             libbpf().bpf_map__max_entries(handle),
         )
 
@@ -230,6 +235,11 @@ class Object:
         """A live, read-only view of a zero-initialised global: a structured scalar (`["seen"]` reads a member), or a
         0-d array (`int()` reads it). It stays readable, with its last value, after the object is released."""
         view = self._mapped(variable, ".bss", PROT_READ)
+        return view[0] if view.dtype.names else view.reshape(())
+
+    def data(self, variable: str) -> Any:
+        """The same of a global of `.data`, which may be written while programs run."""
+        view = self._mapped(variable, ".data", PROT_READ | PROT_WRITE)
         return view[0] if view.dtype.names else view.reshape(())
 
     def set(self, variable: str, value: int) -> None:

@@ -13,6 +13,12 @@
 #include "filter.bpf.h"
 #include "dns_packet.bpf.h"
 
+/* What the counter needs of lookups that are not told one by one. */
+struct throttled_sums {
+	__u64 events;
+};
+#include "throttle.bpf.h"
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define MESSAGE_BYTES 512
@@ -20,6 +26,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define SHARES 4096
 
 #define FLAG_RECURSION_DESIRED 0x0100
+#define FLAGS_CODE 0x000f
 
 enum kind { ANSWERED = 1, TIMED_OUT = 2 };
 
@@ -190,6 +197,25 @@ static __noinline int asked(struct __sk_buff *skb, struct message *message)
 	return 0;
 }
 
+/* For a lookup beyond the rate of its cgroup. `code` is that of the answer + 1; of a timeout 0. */
+static __always_inline void add_up(struct bucket *over, const struct asked *asked, const struct pending_key *about,
+				   __u8 kind, __u16 code)
+{
+	struct throttled_key key = {
+		.cgroup_id = asked->head.cgroup_id,
+		.executable = asked->head.executable,
+		.error = code,
+		.question_type = asked->question_type,
+		.kind = kind,
+		.role = about->role,
+		.transport = about->transport,
+	};
+	struct throttled *entry = sums_of(over, &key, asked->head.pid, asked->head.comm);
+
+	if (entry)
+		__sync_fetch_and_add(&entry->sums.events, 1);
+}
+
 static __always_inline void capture(struct __sk_buff *skb, const struct message *message, struct dns_lookup *event)
 {
 	__u64 bytes = message->present;
@@ -226,6 +252,12 @@ static __noinline int answered(struct __sk_buff *skb, struct message *message)
 	asked.head.time_ns = bpf_ktime_get_boot_ns();
 	if (asked.hidden) {
 		COUNT(filtered);
+		return 0;
+	}
+	struct bucket *over = over_rate(asked.head.cgroup_id, asked.head.time_ns);
+
+	if (over) {
+		add_up(over, &asked, &message->key, ANSWERED, (message->flags & FLAGS_CODE) + 1);
 		return 0;
 	}
 	struct dns_lookup *event = event_reserve(sizeof(*event), offsetof(struct dns_lookup, message));
@@ -440,14 +472,15 @@ static __always_inline void tell_timeout(const struct pending_key *key, const st
 static long expire(void *map, struct pending_key *at, struct pending *entry, __u64 *now)
 {
 	struct pending_key key = *at; /* the entry may be taken out and used again under us */
+	struct asked asked = entry->asked;
 	struct dns_lookup *event = NULL;
-	__u32 share = entry->asked.share;
+	struct bucket *over = NULL;
 
-	if (!entry->asked.first_ns || entry->last_ns + timeout_ns > *now)
+	if (!asked.first_ns || entry->last_ns + timeout_ns > *now)
 		return 0;
-	bool hidden = entry->asked.hidden;
-
-	if (!hidden) {
+	if (!asked.hidden)
+		over = over_rate(asked.head.cgroup_id, *now);
+	if (!asked.hidden && !over) {
 		event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 		if (event) {
 			__builtin_memset(event, 0, offsetof(struct dns_lookup, message));
@@ -459,11 +492,13 @@ static long expire(void *map, struct pending_key *at, struct pending *entry, __u
 			bpf_ringbuf_discard(event, 0);
 		return 0;
 	}
-	leave_table(share);
+	leave_table(asked.share);
 	if (event)
 		bpf_ringbuf_submit(event, 0);
-	else if (hidden)
+	else if (asked.hidden)
 		COUNT(filtered);
+	else if (over)
+		add_up(over, &asked, &key, TIMED_OUT, 0);
 	else
 		COUNT(ring_full);
 	return 0;

@@ -7,9 +7,11 @@ from zlib import crc32
 
 import numpy as np
 
-from otelbpf.probes.dns_reading import Reading, without_messages
+from otelbpf.batch import Categorical, Facts
+from otelbpf.probes.dns_reading import Reading, kind_of, without_messages
 from otelbpf.probes.dns_sentence import sentences
-from otelbpf.probes.probe import Address, Choice, Counter, Event, Histogram, Known, Number, Probe, Way
+from otelbpf.probes.probe import Address, Choice, Counter, Event, Histogram, Known, Number, Probe, Totals, Way
+from otelbpf.probes.throttled import EVENTS, THROTTLED, marked
 from otelbpf.protocols.dns_registry import NOERROR, NXDOMAIN, RESPONSE_CODES, SERVFAIL
 from otelbpf.signals import names
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from otelbpf.batch import Batch, Facts
+    from otelbpf.batch import Batch
 
 CLIENT, SERVER = 1, 2
 ANSWERED, TIMED_OUT = 1, 2
@@ -123,6 +125,7 @@ _METRICS = (
         (_ROLE, _TYPE, _CODE, _ERROR, _TRANSPORT, Known("remote", (names.SERVER_ADDRESS,))),
     ),
 )
+_TOTALS = (Counter(names.METRIC_OTELBPF_DNS_QUERIES, EVENTS, (_ROLE, _TYPE, _CODE, _ERROR, _TRANSPORT, *THROTTLED)),)
 
 
 class DnsLookups:
@@ -165,12 +168,28 @@ def _add_outcome(batch: Batch) -> None:
     code = np.where(read == _NONE, (flags & _FLAGS_CODE).astype(np.int32), read)
     code = np.where(batch.number("answered"), code, _NONE)
     batch.columns["response_code"] = code
-    batch.columns["error"] = error = np.select(
+    batch.columns["error"] = error = _errors(code)
+    batch.columns["failed"] = error != 0
+
+
+def _errors(code: NDArray[Any]) -> NDArray[np.intp]:
+    """The error of each answer's code; *code* is _NONE where there was no answer."""
+    errors: NDArray[np.intp] = np.select(
         [code == _NONE, code == NOERROR, code == NXDOMAIN, code == SERVFAIL],
         [TIMEOUT, 0, HOST_NOT_FOUND, TRY_AGAIN],
         NO_RECOVERY,
     )
-    batch.columns["failed"] = error != 0
+    return errors
+
+
+def _with_totals(batch: Batch) -> Batch:
+    """The columns of sums of lookups. Of an answer whose code is not told apart, it is not known whether it failed."""
+    rows, columns = batch.rows, batch.columns
+    columns["response_code"] = code = rows["error"].astype(np.int32) - 1
+    columns["error"] = _errors(code) * ((rows["kind"] == TIMED_OUT) | (code != _NONE))
+    types, codes = np.unique(rows["question_type"], return_inverse=True)
+    columns["question_kind"] = Categorical(codes, [kind_of(number) if number else Facts() for number in types.tolist()])
+    return marked(batch)
 
 
 def _constants(config: Any) -> Mapping[str, int]:
@@ -201,6 +220,7 @@ PROBE = Probe(
     constants=_constants,
     events=(_event("dns_lookup", "client"), _event("dns_server", "server")),
     metrics=_METRICS,
+    totals=Totals(_with_totals, _TOTALS),
     sweep="sweep",
     map_sizes=lambda config: {"pending": config.probes.dns_lookup.max_pending},
 )

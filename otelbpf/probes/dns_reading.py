@@ -51,7 +51,7 @@ class Reading:
         self._nonsense = Read(self._blank.question, Facts(), -1)
         self._messages: Made[tuple[bytes, int], Read] = Made(MESSAGES, self._made)
         self._questions: Made[str, Facts] = Made(QUESTIONS, _question)
-        self._kinds: Made[int, Facts] = Made(KINDS, _kind)
+        self._kinds: Made[int, Facts] = Made(KINDS, kind_of)
 
     def sizes(self) -> dict[str, int]:
         """Entries of each cache."""
@@ -123,7 +123,8 @@ def _question(name: str) -> Facts:
     return Facts({names.DNS_QUESTION_NAME: name})
 
 
-def _kind(number: int) -> Facts:
+def kind_of(number: int) -> Facts:
+    """The name of a question type."""
     return Facts({names.OTELBPF_DNS_QUESTION_TYPE: type_name(number)})
 
 

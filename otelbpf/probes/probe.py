@@ -131,6 +131,18 @@ class Level:
 Metric = Counter | Histogram | Level
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How the sums of events that were throttled are counted: their rows are what `struct throttled_key` and `struct
+    throttled_sums` of the object hold, behind a head.
+
+    *prepare* adds columns; *metrics* are the counters of the probe, by what is left of their attributes.
+    """
+
+    prepare: Callable[[Batch], Batch]
+    metrics: tuple[Counter, ...]
+
+
 class Prepare(Protocol):
     """Turns raw rows into columns, where a declaration cannot say it. May keep bounded state. One per running probe."""
 
@@ -171,6 +183,8 @@ class Probe:
     """Takes the whole Config; gives the values of the object's `const volatile` knobs."""
     events: tuple[Event, ...] = ()
     metrics: tuple[Metric, ...] = ()
+    totals: Totals | None = None
+    """For a probe with a throttle."""
     adopt: str | None = None
     """An iterator program run once after attaching (what exists already)."""
     snapshot: str | None = None

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otelbpf.batch import Batch, Categorical, Facts
-from otelbpf.lines import Lines
-from otelbpf.probes.probe import Attribute, Choice, Counter, Event, Known, Number, Probe, Way
+from otelbpf.lines import Lines, Part, words
+from otelbpf.probes.probe import Attribute, Choice, Counter, Event, Known, Number, Probe, Totals, Way
 from otelbpf.probes.three_digits import NANOSECONDS
+from otelbpf.probes.throttled import EVENTS, THROTTLED, marked
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from otelbpf.config import Config
 
 EXEC, EXIT = 1, 2
-OK, ERROR, SIGNAL, OOM = range(4)
+OK, ERROR, SIGNAL, OOM = range(1, 5)
 NO_CODE = -1
 CLOCK_STEP_NS = 100_000_000
 SIGNAL_NAMES: dict[int, str | bool] = {
@@ -80,6 +81,14 @@ class Prepare:
         return self._clock_offset_ns
 
 
+def _with_totals(batch: Batch) -> Batch:
+    """The columns of sums of processes; how they ended is as in `Prepare`, and 0 where it is not told apart."""
+    batch.columns["executed"] = executed = batch.rows["kind"] == EXEC
+    batch.columns["exited"] = ~executed
+    batch.columns["exit_class"] = batch.rows["how"]
+    return marked(batch)
+
+
 def identities(batch: Batch) -> NDArray[np.uint64]:
     """A process: its start and its end are kept together."""
     rows = batch.rows
@@ -118,19 +127,19 @@ def exec_lines(batch: Batch) -> Iterator[str]:
         yield f"exec {comm}[{pid}] by {parent}[{parent_pid}]: {filename}"
 
 
-def exit_lines(batch: Batch) -> Iterator[str]:
+def exit_lines(batch: Batch) -> Lines:
     """`exit curl[4711] code 0 after 12.0 ms`"""
     head = batch.rows["head"]
-    for comm, pid, code, number, oom, duration in zip(
+    each = zip(
         _texts(head["comm"]),
         head["pid"].tolist(),
         batch.rows["exit_code"].tolist(),
         batch.rows["exit_signal"].tolist(),
         batch.number("oom_killed").tolist(),
-        Lines.joined(NANOSECONDS.part(batch.number("duration_ns"))),
         strict=True,
-    ):
-        yield f"exit {comm}[{pid}] {_outcome(code, number, oom)} after {duration}"
+    )
+    who = Part(words([f"exit {comm}[{pid}] {_outcome(code, number, oom)}" for comm, pid, code, number, oom in each]))
+    return Lines(len(batch), who, " after ", NANOSECONDS.part(batch.number("duration_ns")))
 
 
 def _outcome(code: int, number: int, oom: bool) -> str:  # noqa: FBT001 - a column of the row
@@ -155,6 +164,9 @@ PROCESS: tuple[Attribute, ...] = (
     Number(names.PROCESS_PID, "pid"),
     Known("process", (names.PROCESS_EXECUTABLE_NAME, names.PROCESS_EXECUTABLE_PATH)),
     Number(names.PROCESS_PARENT_PID, "parent_pid", absent=0),
+)
+EXIT_CLASS = Choice(
+    names.OTELBPF_PROCESS_EXIT_CLASS, "exit_class", {OK: "ok", ERROR: "error", SIGNAL: "signal", OOM: "oom"}
 )
 
 PROBE = Probe(
@@ -206,14 +218,15 @@ PROBE = Probe(
         Counter(
             names.METRIC_OTELBPF_PROCESS_EXITS,
             column=None,
-            by=(
-                Choice(
-                    names.OTELBPF_PROCESS_EXIT_CLASS,
-                    "exit_class",
-                    {OK: "ok", ERROR: "error", SIGNAL: "signal", OOM: "oom"},
-                ),
-            ),
+            by=(EXIT_CLASS,),
             when="exited",
+        ),
+    ),
+    totals=Totals(
+        _with_totals,
+        metrics=(
+            Counter(names.METRIC_OTELBPF_PROCESS_EXECS, EVENTS, THROTTLED, when="executed"),
+            Counter(names.METRIC_OTELBPF_PROCESS_EXITS, EVENTS, (EXIT_CLASS, *THROTTLED), when="exited"),
         ),
     ),
 )

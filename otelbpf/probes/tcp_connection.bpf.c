@@ -7,6 +7,7 @@
  * the worker. */
 #include "tcp_record.bpf.h"
 #include "tcp_unsent.bpf.h"
+#include "tcp_throttle.bpf.h"
 
 #define MSG_PEEK 2
 #define TOLD_ENTRIES 4096
@@ -51,10 +52,30 @@ static __always_inline void explain_end(struct tcp_connection *event, const stru
 		event->error = reset || aborted ? ECONNRESET : ETIMEDOUT;
 }
 
+static __always_inline bool summed_close(struct sock *sk, const struct tcp_sock *tcp, struct connection *connection,
+					 int was, __u64 now)
+{
+	struct bucket *over = over_rate(connection->owner.cgroup_id, now);
+	struct tcp_connection end = {};
+
+	if (!over || !is_whole(connection))
+		return false;
+	end.kind = KIND_CLOSED;
+	end.role = connection->role;
+	end.tx_bytes = payload_sent(tcp);
+	end.rx_bytes = payload_received(sk, tcp);
+	end.retransmits = tcp->total_retrans;
+	end.tx_resets = connection->tx_resets;
+	explain_end(&end, sk, was);
+	add_up(over, &connection->owner, &end);
+	return true;
+}
+
 static __always_inline void closed(struct sock *sk, struct connection *connection, int was)
 {
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 	struct tcp_connection *event;
+	__u64 now = bpf_ktime_get_boot_ns();
 
 	if (!tcp || (!connection->start_ns && !connection->adopted))
 		return; /* never established */
@@ -62,29 +83,46 @@ static __always_inline void closed(struct sock *sk, struct connection *connectio
 		connection->role = role_by_counters(tcp, was);
 	if (is_open(was) && !sk->sk_err)
 		owned_by_closer(connection, sk); /* with a reset: nothing else gets here without an error */
-	event = record(sk, tcp, connection, KIND_CLOSED);
+	if (!wanted(sk, tcp, &connection->owner) || summed_close(sk, tcp, connection, was, now))
+		return;
+	event = record(sk, tcp, connection, KIND_CLOSED, now);
 	if (!event)
 		return;
 	explain_end(event, sk, was);
 	bpf_ringbuf_submit(event, 0);
 }
 
+static __always_inline bool summed_failure(const struct event_head *owner, __u32 retransmits, __u16 error, __u64 now)
+{
+	struct bucket *over = over_rate(owner->cgroup_id, now);
+	struct tcp_connection end = {
+		.kind = KIND_FAILED, .role = ROLE_CLIENT, .retransmits = retransmits, .error = error
+	};
+
+	if (over)
+		add_up(over, owner, &end);
+	return over;
+}
+
 static __always_inline void failed(struct sock *sk, struct connection *connection)
 {
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 	struct tcp_connection *event;
-	__u64 address = (__u64)sk, cookie = bpf_get_socket_cookie(sk);
+	__u64 address = (__u64)sk, cookie = bpf_get_socket_cookie(sk), now = bpf_ktime_get_boot_ns();
+	__u16 error = sk->sk_err ?: sk->sk_err_soft ?: ECANCELED;
 
 	if (!tcp || !tcp->segs_out)
 		return; /* no SYN was sent: connect() itself will return the error */
 	bpf_map_update_elem(&told, &address, &cookie, BPF_ANY);
-	event = record(sk, tcp, connection, KIND_FAILED);
+	if (!wanted(sk, tcp, &connection->owner) || summed_failure(&connection->owner, tcp->total_retrans, error, now))
+		return;
+	event = record(sk, tcp, connection, KIND_FAILED, now);
 	if (!event)
 		return;
 	event->role = ROLE_CLIENT;
 	event->start_ns = connection->owner.time_ns; /* 0 when adopted */
 	event->handshake_ns = event->start_ns ? event->head.time_ns - event->start_ns : 0;
-	event->error = sk->sk_err ?: sk->sk_err_soft ?: ECANCELED;
+	event->error = error;
 	bpf_ringbuf_submit(event, 0);
 }
 
@@ -102,6 +140,7 @@ static __always_inline void begin(struct sock *sk, __u8 role)
 	connection->adopted = 0;
 	connection->owned = role == ROLE_CLIENT;
 	connection->tx_resets = 0;
+	connection->summed = 0;
 }
 
 /* SYN-ACK → ACK is the first sample of the round trip. After a SYN cookie or a repeated SYN-ACK the kernel takes it from
@@ -252,6 +291,8 @@ int connect_returned(struct trace_event_raw_sys_exit *context)
 		COUNT(filtered);
 		return 0;
 	}
+	if (summed_failure(&unsent.head, 0, error, unsent.head.time_ns))
+		return 0;
 	unsent.start_ns = unsent.head.time_ns;
 	unsent.error = error;
 	unsent.role = ROLE_CLIENT;
@@ -303,7 +344,9 @@ int tcp_snapshot(struct bpf_iter__bpf_sk_storage_map *context)
 	struct tcp_sock *tcp;
 	__u8 state;
 
-	if (!sk || !connection || (!connection->start_ns && !connection->adopted))
+	if (!sk)
+		snapshot_until_ns = bpf_ktime_get_boot_ns() + CLOCK_SKEW_NS;
+	if (!sk || !connection || connection->summed || (!connection->start_ns && !connection->adopted))
 		return 0;
 	state = sk->__sk_common.skc_state;
 	tcp = bpf_skc_to_tcp_sock(sk);
@@ -311,7 +354,7 @@ int tcp_snapshot(struct bpf_iter__bpf_sk_storage_map *context)
 		return 0;
 	if (unwanted(sk, tcp, &connection->owner))
 		return 0;
-	fill(&event, sk, tcp, connection, KIND_SNAPSHOT);
+	fill(&event, sk, tcp, connection, KIND_SNAPSHOT, bpf_ktime_get_boot_ns());
 	bpf_seq_write(context->meta->seq, &event, sizeof(event));
 	return 0;
 }

@@ -21,10 +21,12 @@ from otelbpf.probes.probe import (
     Level,
     Number,
     Probe,
+    Totals,
     Way,
 )
 from otelbpf.probes.tcp_accounting import CLOSED, FAILED, Accounting
 from otelbpf.probes.tcp_sentence import closed_sentences, failed_sentences
+from otelbpf.probes.throttled import EVENTS, THROTTLED, marked
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -189,6 +191,23 @@ _METRICS = (
     Histogram(names.METRIC_OTELBPF_TCP_RTT, "srtt_us", 1e-6, _WAY, when="rtt_due"),
     Histogram(names.METRIC_OTELBPF_TCP_CONNECTION_DURATION, "duration_ns", 1e-9, _WAY, when="duration_due"),
 )
+_SUMMED_BY = (Choice(names.NETWORK_TCP_HANDSHAKE_ROLE, "role", ROLES), *THROTTLED)
+_TOTALS = (
+    Counter(
+        names.METRIC_OTELBPF_TCP_CONNECTIONS, EVENTS, (*_SUMMED_BY, Choice(names.ERROR_TYPE, "error_class", ERRORS))
+    ),
+    Counter(
+        names.METRIC_OTELBPF_TCP_CLOSES,
+        EVENTS,
+        (*_SUMMED_BY, Choice(names.OTELBPF_TCP_CLOSE_REASON, "how", CLOSE_REASONS)),
+        when="closed",
+    ),
+    Counter(names.METRIC_OTELBPF_TCP_IO, "tx_bytes", (*_SUMMED_BY, _TRANSMIT), when="transmitted"),
+    Counter(names.METRIC_OTELBPF_TCP_IO, "rx_bytes", (*_SUMMED_BY, _RECEIVE), when="received"),
+    Counter(names.METRIC_OTELBPF_TCP_RETRANSMITS, "retransmits", _SUMMED_BY, when="repeated"),
+    Counter(names.METRIC_OTELBPF_TCP_RESETS, "tx_resets", (*_SUMMED_BY, _TRANSMIT), when="reset_transmitted"),
+    Counter(names.METRIC_OTELBPF_TCP_RESETS, "rx_resets", (*_SUMMED_BY, _RECEIVE), when="reset_received"),
+)
 _NOT_ZERO = {
     "tx_bytes_new": "transmitted",
     "rx_bytes_new": "received",
@@ -231,6 +250,17 @@ def _add_kinds(batch: Batch) -> None:
     if failed.any():
         for name in ("tx_bytes_new", "rx_bytes_new", "tx_resets_new", "rx_resets_new"):
             batch.number(name)[failed] = 0
+
+
+def _with_totals(batch: Batch) -> Batch:
+    """The columns of sums of ends; one that failed and has no error is of the rest, whose errors are not told apart."""
+    rows, columns = batch.rows, batch.columns
+    failed = rows["kind"] == FAILED
+    columns["closed"] = ~failed
+    columns["error_class"] = np.where(failed & (rows["error"] == 0), OTHER, _error_classes()[rows["error"]])
+    for counter, counted in _NOT_ZERO.items():
+        columns[counted] = rows[counter.removesuffix("_new")] > 0
+    return marked(batch)
 
 
 def _add_ports(batch: Batch) -> None:
@@ -289,6 +319,7 @@ PROBE = Probe(
     constants=lambda _config: {},
     events=(_CLOSED, _FAILED),
     metrics=_METRICS,
+    totals=Totals(_with_totals, _TOTALS),
     adopt="tcp_adopt",
     snapshot="tcp_snapshot",
     snapshot_map="connections",

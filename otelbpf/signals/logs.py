@@ -124,9 +124,9 @@ class Logs:
         return self._forms[form]
 
     def encode(self, batch: Batch) -> list[Request]:
-        """The records of *batch*. A snapshot has none: it says what is, not what happened."""
+        """The records of *batch*. A snapshot has none: it says what is, not what happened; nor have totals."""
         events = self._events.get(batch.probe, [])
-        if batch.snapshot or not events or not len(batch):
+        if batch.snapshot or batch.totals or not events or not len(batch):
             return []
         due = [(event, *self._chosen(event, batch)) for event in events]
         if not any(len(chosen) for _, chosen, _ in due):

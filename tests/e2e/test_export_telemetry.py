@@ -51,7 +51,7 @@ class Agent:
             maps={"filter_ports": MapFill(3, 64)},
             caches={"process": (10, 5, 1, 4)},
             series={"otelbpf.tcp.io": 42},
-            overflows={"otelbpf.tcp.io": 1},
+            series_overflows={"otelbpf.tcp.io": 1},
             stages=[StageState("line", "runs", 0.0)],
             watches=[WatchState("pods", False, time.time_ns() - 10**9, "refused", 3, 0)],
             held={"named": 2},

@@ -7,6 +7,17 @@
 #include "filter.bpf.h"
 #include "tcp.bpf.h"
 
+/* What the counters need of ends that are not told one by one. */
+struct throttled_sums {
+	__u64 events;
+	__u64 tx_bytes;
+	__u64 rx_bytes;
+	__u64 retransmits;
+	__u64 tx_resets;
+	__u64 rx_resets;
+};
+#include "throttle.bpf.h"
+
 #define ROLE_CLIENT 1
 #define ROLE_SERVER 2
 #define KIND_CLOSED 1
@@ -60,6 +71,7 @@ struct connection {
 	__u8 adopted;
 	__u8 owned; /* the owner is final */
 	__u8 tx_resets;
+	__u8 summed;              /* a snapshot passes it over: its end is in the sums */
 	__u32 retransmits_before; /* what there was when it was adopted */
 	__u64 tx_bytes_before;
 	__u64 rx_bytes_before;
@@ -105,13 +117,13 @@ static __always_inline __u8 role_by_counters(const struct tcp_sock *tcp, __u8 st
 }
 
 static __always_inline void fill(struct tcp_connection *event, struct sock *sk, const struct tcp_sock *tcp,
-				 const struct connection *connection, __u8 kind)
+				 const struct connection *connection, __u8 kind, __u64 now)
 {
 	__u32 ours = our_first_sequence(tcp), theirs = their_first_sequence(tcp);
 	__u32 min_rtt_us = tcp->rtt_min.s[0].v;
 
 	event->head = connection->owner;
-	event->head.time_ns = bpf_ktime_get_boot_ns();
+	event->head.time_ns = now;
 	event->cookie = bpf_get_socket_cookie(sk);
 	event->start_ns = connection->start_ns;
 	event->handshake_ns = connection->handshake_ns;
@@ -151,19 +163,23 @@ static __always_inline bool unwanted(const struct sock *sk, const struct tcp_soc
 			bpf_ntohs(sk->__sk_common.skc_dport));
 }
 
-/* Room for a record of this connection, filled, or NULL and why is counted. */
-static __always_inline struct tcp_connection *record(struct sock *sk, const struct tcp_sock *tcp,
-						     const struct connection *connection, __u8 kind)
+/* Whether to go on with this connection; counts it. */
+static __always_inline bool wanted(const struct sock *sk, const struct tcp_sock *tcp, const struct event_head *owner)
 {
-	struct tcp_connection *event;
-
 	COUNT(seen);
-	if (unwanted(sk, tcp, &connection->owner)) {
-		COUNT(filtered);
-		return NULL;
-	}
-	event = event_reserve(sizeof(*event), sizeof(*event));
+	if (!unwanted(sk, tcp, owner))
+		return true;
+	COUNT(filtered);
+	return false;
+}
+
+/* Room for a record of this connection, filled, or NULL and the loss is counted. */
+static __always_inline struct tcp_connection *record(struct sock *sk, const struct tcp_sock *tcp,
+						     const struct connection *connection, __u8 kind, __u64 now)
+{
+	struct tcp_connection *event = event_reserve(sizeof(*event), sizeof(*event));
+
 	if (event)
-		fill(event, sk, tcp, connection, kind);
+		fill(event, sk, tcp, connection, kind, now);
 	return event;
 }

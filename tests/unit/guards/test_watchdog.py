@@ -123,7 +123,7 @@ def test_a_line_that_hangs_is_given_up_and_does_not_hold_the_end() -> None:
         hanging.wait()
 
     clock = Clock()
-    with Conveyor(tick, [Timer(0.01, lambda: None)], arrived, tick_s=0) as conveyor:
+    with Conveyor(tick, [Timer(0.01, lambda: None)], arrived, threading.Event(), tick_s=0) as conveyor:
         dog = Watchdog(lambda: [conveyor.pulse], LIMIT_S, clock)
         arrived.set()
         assert hangs.wait(10)

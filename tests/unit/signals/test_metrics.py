@@ -114,7 +114,7 @@ def test_forgotten_series_leave_nothing_behind() -> None:
         collected(engine, clock.now_ns)
     assert set(engine.series().values()) == {0}
     assert len(engine._resources) == 0
-    for index in engine._plans["sample"]._indexes.values():
+    for index in engine._plans["sample", False]._indexes.values():
         assert not len(index._keys)
         assert not index.users.any()
         assert sorted(index._free) == list(range(index.capacity))
@@ -185,7 +185,7 @@ def test_keys_beyond_the_cap_take_bounded_room() -> None:
         batch.columns["edge"] = Categorical(np.arange(500), things)
         engine.update(batch)
         total += int(batch.rows["tx_bytes"].sum())
-    (index,) = engine._plans["sample"]._indexes.values()
+    (index,) = engine._plans["sample", False]._indexes.values()
     assert len(index) < 2000
     points = collected(engine)
     assert len(points) == 101
@@ -209,6 +209,15 @@ def test_resources_beyond_the_cap_are_summed_up_for_the_host() -> None:
     assert sum(point.as_int for point in points.values()) == 500
     assert len(points) == 5
     assert sum("unknown_service" in resource for resource, _, _ in points) == 1
+
+
+def test_the_host_that_takes_them_has_what_the_user_said_of_it() -> None:
+    """The namespace stands for any attribute that the user gave to all resources."""
+    probe = only(Counter(names.METRIC_OTELBPF_PROCESS_EXECS, None, ()))
+    engine = metrics(probe=probe, metrics_max_series=1, resource_attributes={"service.namespace": "shop"})
+    engine.update(sample.batch(50, things=sample.Things(resources=2)))
+    (host,) = (resource for resource, _, _ in collected(engine) if "unknown_service" in resource)
+    assert '"shop"' in host or "'shop'" in host
 
 
 def test_values_beyond_the_cap_of_an_attribute_become_other() -> None:

@@ -28,7 +28,7 @@ from otelbpf.enrich.kubernetes.watcher import Watcher
 from otelbpf.enrich.machine import RecordedMachine
 from tests.bench import running
 from tests.bench.figure import Figure
-from tests.bench.resources import bpf_memory, cpu_s, memory
+from tests.bench.resources import ring_memory, cpu_s, memory
 from tests.e2e.agent import ROOT
 from tests.kubernetes.cluster import SLICES, Objects
 from tests.kubernetes.many import fill
@@ -146,15 +146,15 @@ def memory_figures(server: ApiServer) -> Iterator[Figure]:
 
 
 def agent_memory(server: ApiServer | None, mode: str = "") -> tuple[float, float, float, float]:
-    """MB: peak and afterwards, of anonymous memory and BPF maps; resident afterwards; CPU seconds."""
+    """MB: peak and afterwards, of anonymous memory and rings; resident afterwards; CPU seconds."""
     chosen: dict[str, Any] = {"enabled": False}
     if server is not None:
         chosen = {"enabled": True, "kubeconfig": str(server.kubeconfig()), "node_name": NODE, "peers": mode}
     with running.agent(settings={"kubernetes": chosen}) as (agent, _), sampled(agent.pid) as peak:
         time.sleep(6)
         cpu = cpu_s(agent.pid)
-        found, maps = memory(agent.pid), bpf_memory(agent.pid)
-    return (max(peak) + maps) / 1e6, (found.anonymous + maps) / 1e6, found.resident / 1e6, cpu
+        found, rings = memory(agent.pid), ring_memory(agent.pid)
+    return (max(peak) + rings) / 1e6, (found.anonymous + rings) / 1e6, found.resident / 1e6, cpu
 
 
 @contextmanager

@@ -7,13 +7,13 @@ Run: python -m tests.bench kubernetes. Makes a cluster (a real API server with i
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import struct
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from otelbpf.enrich.kubernetes.watcher import Watcher
 from otelbpf.enrich.machine import RecordedMachine
 from tests.bench import running
 from tests.bench.figure import Figure
-from tests.bench.resources import ring_memory, cpu_s, memory
+from tests.bench.resources import cpu_s, memory, ring_memory
 from tests.e2e.agent import ROOT
 from tests.kubernetes.cluster import SLICES, Objects
 from tests.kubernetes.many import fill
@@ -43,7 +43,7 @@ NODE = "n0"
 NEW_PODS = 40
 ROWS, PASSES = 8192, 30
 MODES = ("pods", "endpoints", "off")
-SAMPLE_S = 0.01
+SETTLED_S = 6.0
 WATCH = """
 import json, sys, threading, time
 sys.setswitchinterval(0.001)
@@ -150,32 +150,18 @@ def agent_memory(server: ApiServer | None, mode: str = "") -> tuple[float, float
     chosen: dict[str, Any] = {"enabled": False}
     if server is not None:
         chosen = {"enabled": True, "kubeconfig": str(server.kubeconfig()), "node_name": NODE, "peers": mode}
-    with running.agent(settings={"kubernetes": chosen}) as (agent, _), sampled(agent.pid) as peak:
-        time.sleep(6)
-        cpu = cpu_s(agent.pid)
-        found, rings = memory(agent.pid), ring_memory(agent.pid)
-    return (max(peak) + rings) / 1e6, (found.anonymous + rings) / 1e6, found.resident / 1e6, cpu
+    with running.agent(settings={"kubernetes": chosen}) as (agent, _):
+        time.sleep(SETTLED_S)
+        cpu, found, rings = cpu_s(agent.pid), memory(agent.pid), ring_memory(agent.pid)
+        peak = peak_anonymous(agent.pid) + rings
+    return peak / 1e6, (found.anonymous + rings) / 1e6, found.resident / 1e6, cpu
 
 
-@contextmanager
-def sampled(pid: int) -> Iterator[list[int]]:
-    """Collects the anonymous bytes of *pid* meanwhile. The kernel's own high-water mark counts shared pages too."""
-    found, over = [0], threading.Event()
-
-    def sample() -> None:
-        while not over.wait(SAMPLE_S):
-            try:
-                found.append(memory(pid).anonymous)
-            except OSError:
-                return
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield found
-    finally:
-        over.set()
-        thread.join()
+def peak_anonymous(pid: int) -> int:
+    """The most anonymous bytes that *pid* has had: the peak of all its memory without what is of files, which only grows."""
+    said = Path(f"/proc/{pid}/status").read_text()
+    kilobytes = {name: int(size) for name, size in re.findall(r"^(\w+):\s+(\d+) kB$", said, re.MULTILINE)}
+    return (kilobytes["VmHWM"] - kilobytes["RssFile"] - kilobytes["RssShmem"]) * 1024
 
 
 def new_pod_figures(server: ApiServer) -> Iterator[Figure]:

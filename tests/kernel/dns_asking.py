@@ -33,7 +33,7 @@ def config(port: int, *, exclude_self: bool = False, **settings: Any) -> Config:
 def balance(feed: Feed) -> None:
     """The ledger of the probe: nothing is lost in silence."""
     told = len(feed.rows())
-    others = ("filtered", "throttled", "ring_full", "pending_full", "pending")
+    others = ("filtered", "throttled", "ring_full", "pending_full", "unread", "pending")
     assert feed.count("seen") == told + sum(feed.count(term) for term in others)
     assert feed.count("pending") == len(feed.attached.object.map("pending"))
 

@@ -256,15 +256,19 @@ static __always_inline void tell_answer(const struct message *message, const str
 	event->retries = asked->retries > 255 ? 255 : asked->retries;
 }
 
-/* For a server, who answers is known now. */
+/* For a server, who answers is known now: over UDP who sends, over TCP who sent first. */
 static __always_inline void note_server(struct __sk_buff *skb, const struct message *message, struct asked *asked)
 {
 	struct event_head *owner = owner_of(skb, BPF_SK_STORAGE_GET_F_CREATE);
 
-	who_runs(&asked->head);
+	if (owner && owner->time_ns && message->transport == IPPROTO_TCP) {
+		asked->head = *owner;
+	} else {
+		who_runs(&asked->head);
+		if (owner)
+			*owner = asked->head;
+	}
 	asked->hidden = filtered(&asked->head, message->remote_address, message->local_port, message->remote_port);
-	if (owner)
-		*owner = asked->head;
 }
 
 /* The answer to a question in the table; any other is not a lookup, and -1. */
@@ -317,6 +321,15 @@ __noinline int message_seen(struct __sk_buff *skb, struct message *message)
 	return asked(skb, message);
 }
 
+/* Who connects, or who answers first: a program's own act, which later segments need not be. */
+static __always_inline void note_owner(struct __sk_buff *skb)
+{
+	struct event_head *owner = owner_of(skb, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (owner && !owner->time_ns) /* a SYN sent again is sent by a softirq */
+		who_runs(owner);
+}
+
 __noinline int segment(struct __sk_buff *skb, struct message *message)
 {
 	struct {
@@ -329,16 +342,13 @@ __noinline int segment(struct __sk_buff *skb, struct message *message)
 
 	if (!message || bpf_skb_load_bytes(skb, message->offset, &tcp, TCP_FLAGS_END))
 		return 0;
-	bool begins = (tcp.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
-
-	if (begins && message->sent && message->to_resolver) {
-		struct event_head *owner = owner_of(skb, BPF_SK_STORAGE_GET_F_CREATE);
-
-		if (owner && !owner->time_ns) /* a SYN sent again is sent by a softirq */
-			who_runs(owner);
-	}
 	message->offset += (tcp.words >> 4) * 4;
-	if (message->offset >= skb->len)
+	bool has_payload = message->offset < skb->len;
+	bool connects = (tcp.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && message->to_resolver;
+
+	if (message->sent && (connects || (has_payload && message->from_resolver)))
+		note_owner(skb);
+	if (!has_payload)
 		return 0;
 	if (message->sent ? !message->to_resolver : !message->from_resolver)
 		message->cookie = connection_of(skb, message);

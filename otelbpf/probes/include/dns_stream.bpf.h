@@ -5,7 +5,8 @@
 #pragma once
 
 #define LENGTH_BYTES 2
-#define HELD_BYTES 1024
+#define HELD_BYTES 8192
+#define HELD_RUNS 4
 #define MESSAGES_OF_SEGMENT 256 /* what a program sends at once may be one segment here */
 #define TURNS 4                 /* of waiting for another CPU, which has the stream for a microsecond or two */
 #define LOOKS 256               /* of one turn */
@@ -33,17 +34,27 @@ struct streams {
 	struct stream sent;
 };
 
-/* What has come of a message that is not there as far as it is wanted, and a segment that came too early. */
+/* What has come of a message that is not there as far as it is wanted. */
 struct part {
-	__u8 bytes[LENGTH_BYTES + MESSAGE_BYTES + 6];
-	__u32 held_at; /* its sequence number */
-	__u32 held_bytes;
-	__u8 held[2 * HELD_BYTES]; /* the first half; the verifier adds the longest to the longest */
+	__u8 bytes[2 *
+		   (LENGTH_BYTES + MESSAGE_BYTES)]; /* the first half: the verifier adds the longest to the longest */
 };
 
 struct parts {
 	struct part received;
 	struct part sent;
+};
+
+/* What came before its predecessors, from `base` on. It is mostly CPUs that overtake each other: a program that moves
+ * to another CPU sends from there, while the first has not delivered yet. */
+struct held {
+	__u32 base; /* a sequence number */
+	__u32 count;
+	struct {
+		__u32 from;
+		__u32 to;
+	} runs[HELD_RUNS];
+	__u8 bytes[2 * HELD_BYTES]; /* the first half, as above */
 };
 
 /* As long as their sockets: nothing to clean up, and no more of them than there are connections to resolvers. */
@@ -60,6 +71,13 @@ struct {
 	__type(key, int);
 	__type(value, struct parts);
 } parts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct held);
+} held SEC(".maps");
 
 /* The bytes of a segment, or of one that was held, from `at` to `end`. */
 struct cursor {
@@ -116,13 +134,16 @@ static __always_inline struct bpf_sock *connection(struct __sk_buff *skb)
 	return sk && sk->state != TCP_LISTENING ? sk : NULL;
 }
 
-/* Whether a segment is the first of its direction, as the byte counts of the socket tell at any time of its life. */
-static __always_inline bool is_first(struct bpf_sock *sk, __u32 sequence, bool sent)
+/* Where a stream begins that is new to us, as the socket counts: at its first byte when nothing of it has gone by yet,
+ * be this segment the first or not; else it is older than we are. */
+static __always_inline void begin_stream(struct bpf_sock *sk, struct stream *stream, __u32 sequence, bool sent)
 {
 	struct bpf_tcp_sock *tcp = bpf_tcp_sock(sk);
 
+	stream->order = LOST;
+	stream->next = sequence;
 	if (!tcp)
-		return false;
+		return;
 	__u32 next = tcp->rcv_nxt, received = tcp->bytes_received;
 	__u32 unacknowledged = tcp->snd_una, acknowledged = tcp->bytes_acked;
 
@@ -130,10 +151,13 @@ static __always_inline bool is_first(struct bpf_sock *sk, __u32 sequence, bool s
 	OPAQUE(received);
 	OPAQUE(unacknowledged);
 	OPAQUE(acknowledged);
-	if (!sent)
-		return sequence == next - received;
-	/* A client's SYN counts as acknowledged, a server's does not. */
-	return sequence - (unacknowledged - acknowledged) <= 1;
+	if (!sent && !received) {
+		stream->order = IN_ORDER;
+		stream->next = next;
+	}
+	/* A client's SYN counts as acknowledged, a server's does not. What leaves does so in order. */
+	if (sent && sequence - (unacknowledged - acknowledged) <= 1)
+		stream->order = IN_ORDER;
 }
 
 __noinline int wait_for(struct stream *stream)
@@ -284,27 +308,46 @@ __noinline int lose_track(struct message *message, struct stream *stream)
 	return 0;
 }
 
-/* Keeps a segment that came before its predecessor: one run of bytes. Not 0 when there is no room. */
-__noinline int hold(struct __sk_buff *skb, struct cursor *cursor, struct part *part, __u32 sequence)
+/* Keeps a segment that came before its predecessors. Not 0 when there is no room. */
+__noinline int hold(struct __sk_buff *skb, struct cursor *cursor, struct stream *stream, struct held *held)
 {
-	if (!cursor || !part)
+	if (!cursor || !stream || !held)
 		return -1;
-	__u64 held = part->held_bytes, bytes = cursor->end - cursor->at;
+	if (!held->count)
+		held->base = stream->next;
+	__u64 from = cursor->zero + cursor->at - held->base, bytes = cursor->end - cursor->at;
 
-	if (!held)
-		part->held_at = sequence;
-	else if (sequence - part->held_at < held && sequence - part->held_at + bytes <= held)
-		return 0;
-	else if (sequence - part->held_at != held)
-		return -1;
-	OPAQUE(held);
+	OPAQUE(from);
 	OPAQUE(bytes);
-	if (held > HELD_BYTES || bytes > HELD_BYTES || held + bytes > HELD_BYTES || bytes == 0)
+	if (from > HELD_BYTES || bytes > HELD_BYTES || bytes == 0 || from + bytes > HELD_BYTES ||
+	    bpf_skb_load_bytes(skb, cursor->at, held->bytes + from, bytes))
 		return -1;
-	if (bpf_skb_load_bytes(skb, cursor->at, part->held + held, bytes))
-		return -1;
-	part->held_bytes = held + bytes;
-	return 0;
+	__u32 begin = from, end = from + bytes;
+
+	for (int i = 0; i < HELD_RUNS; i++) { /* takes up the runs that it touches */
+		__u32 run_begins = held->runs[i].from, run_ends = held->runs[i].to;
+
+		if (run_begins == run_ends || run_begins > end || run_ends < begin)
+			continue;
+		begin = run_begins < begin ? run_begins : begin;
+		end = run_ends > end ? run_ends : end;
+		held->runs[i].from = held->runs[i].to = 0;
+		held->count--;
+	}
+	for (int i = 0; i < HELD_RUNS; i++)
+		if (held->runs[i].from == held->runs[i].to) {
+			held->runs[i].from = begin;
+			held->runs[i].to = end;
+			held->count++;
+			return 0;
+		}
+	return -1;
+}
+
+static __always_inline void forget_held(struct held *held)
+{
+	held->count = 0;
+	__builtin_memset(held->runs, 0, sizeof(held->runs));
 }
 
 static __always_inline struct part *part_of(struct bpf_sock *sk, bool sent, __u64 flags)
@@ -316,23 +359,33 @@ static __always_inline struct part *part_of(struct bpf_sock *sk, bool sent, __u6
 	return sent ? &found->sent : &found->received;
 }
 
-/* The held run, once what was missing before it is there. */
+/* What was held, as far as there is nothing missing before it any more. */
 static __always_inline void take_held(struct __sk_buff *skb, struct message *message, struct cursor *cursor,
-				      struct stream *stream, struct part *part)
+				      struct bpf_sock *sk, struct stream *stream, struct held *held)
 {
-	__u32 before = stream->next - part->held_at;
+	struct part *part = part_of(sk, message->sent, BPF_SK_STORAGE_GET_F_CREATE);
 
-	if ((__s32)before < 0) /* still missing */
-		return;
-	cursor->memory = (__u64)(long)part->held;
-	cursor->at = before;
-	cursor->end = part->held_bytes;
-	cursor->zero = part->held_at;
-	if (before < cursor->end) {
+	cursor->memory = (__u64)(long)held->bytes;
+	cursor->zero = held->base;
+	for (int i = 0; i < HELD_RUNS * HELD_RUNS && held->count; i++) {
+		__u32 nth = i % HELD_RUNS, reached = stream->next - held->base;
+
+		if (held->runs[nth].from == held->runs[nth].to || reached < held->runs[nth].from)
+			continue;
+		cursor->at = reached;
+		cursor->end = held->runs[nth].to;
+		held->runs[nth].from = held->runs[nth].to = 0;
+		held->count--;
+		if (reached >= cursor->end)
+			continue;
 		consume(skb, message, cursor, stream, part);
-		stream->next = part->held_at + cursor->at;
+		if ((__s32)(cursor->end - cursor->at) > 0) {
+			lose_track(message, stream);
+			forget_held(held);
+			return;
+		}
+		stream->next = held->base + cursor->at;
 	}
-	part->held_bytes = 0;
 }
 
 /* What comes at the cursor, whose first byte has this sequence number, in the stream that this CPU has taken. */
@@ -341,23 +394,27 @@ static __always_inline void advance(struct __sk_buff *skb, struct message *messa
 {
 	__u32 end = sequence + (cursor->end - cursor->at);
 
-	if (stream->order == NEW) {
-		stream->order = is_first(sk, sequence, message->sent) ? IN_ORDER : LOST;
-		stream->next = sequence;
-	}
+	if (stream->order == NEW)
+		begin_stream(sk, stream, sequence, message->sent);
 	if ((__s32)(end - stream->next) <= 0) /* sent again, or stepped over */
 		return;
 	__s32 early = sequence - stream->next;
 
 	if (stream->order == LOST && early > 0)
 		early = 0;
-	struct part *part = part_of(sk, message->sent, early > 0 ? BPF_SK_STORAGE_GET_F_CREATE : 0);
+	struct held *kept = message->sent ? NULL : bpf_sk_storage_get(&held, sk, NULL, early > 0);
 
 	if (early > 0) {
-		if (!part || hold(skb, cursor, part, sequence))
+		if (!kept || hold(skb, cursor, stream, kept)) {
 			lose_track(message, stream);
+			stream->next = end;
+			if (kept)
+				forget_held(kept);
+		}
 		return;
 	}
+	struct part *part = part_of(sk, message->sent, 0);
+
 	cursor->at -= early;
 	if (consume(skb, message, cursor, stream, part) ==
 	    NO_ROOM) { /* is made when needed: most messages come whole */
@@ -371,8 +428,8 @@ static __always_inline void advance(struct __sk_buff *skb, struct message *messa
 		return;
 	}
 	stream->next = end + (cursor->at - cursor->end);
-	if (part && part->held_bytes)
-		take_held(skb, message, cursor, stream, part);
+	if (kept && kept->count)
+		take_held(skb, message, cursor, sk, stream, kept);
 }
 
 /* The payload of a segment, which begins at the offset of the message. */

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from otelbpf import ledger, stages
@@ -23,6 +24,8 @@ from otelbpf.errors import CannotRun
 from otelbpf.export import exporters
 from otelbpf.export.numbers import ProbeStatus
 from otelbpf.export.telemetry import Telemetry
+from otelbpf.guards import memory
+from otelbpf.guards.guard import guards
 from otelbpf.health import Health
 from otelbpf.kernel import capabilities
 from otelbpf.kernel.allocator import Trimming, give_memory_back
@@ -32,11 +35,13 @@ from otelbpf.line import Conveyor, Timer
 from otelbpf.node import Node
 from otelbpf.only_one import OnlyOne, name_of_instance
 from otelbpf.probes import PROBES, filters
-from otelbpf.recording import EVENTS, MACHINE, SNAPSHOT, Frame, Layouts, Recorder
+from otelbpf.recording import EVENTS, MACHINE, SNAPSHOT, TOTALS, Frame, Layouts, Recorder
+from otelbpf.reload import Reload, Running
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Sequence
+    from collections import deque
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from otelbpf.config import Config
@@ -45,8 +50,10 @@ if TYPE_CHECKING:
     from otelbpf.enrich.machine import Answers
     from otelbpf.export import Exporters
     from otelbpf.export.numbers import AgentNumbers
+    from otelbpf.guards.memory import Bound
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.kernel.object import Object
+    from otelbpf.reload import Wish
 
 SWEEP_INTERVAL_S = 1.0
 TRIM_INTERVAL_S = 10.0
@@ -57,13 +64,20 @@ SWITCH_INTERVAL_S = 0.001
 """A thread that encodes must not keep the drain from its rings for the interpreter's usual 5 ms."""
 WAITING_BYTES = 48 << 20
 """Of each probe, between drain and line: most of a second of the most that a node may see; used in a stall only."""
+WAITING_SHARE = 0.1
+"""Of the memory limit."""
 
 
 def run(
-    config: Config, ending: threading.Event, *, seconds: float | None = None, record: Path | None = None
+    config: Config,
+    ending: threading.Event,
+    *,
+    seconds: float | None = None,
+    record: Path | None = None,
+    wish: Wish | None = None,
 ) -> Iterator[str]:
     """Watches this node until *ending* is set or *seconds* have passed; gives lines for a person: what is not seen,
-    ready, the summary.
+    ready, what a reload did, the summary. *wish* says when another configuration is to be taken.
 
     Raises OtelbpfError with one sentence when it cannot start. Everything it opened is closed when it returns.
     """
@@ -80,53 +94,74 @@ def run(
         machine = MachineRecorder(Machine()) if record else Machine()
         watcher = open_.enter_context(kubernetes.watching(config.kubernetes, os.environ, machine.host_name()))
         enrichment = open_.enter_context(Enrichment(config, machine, _cluster(watcher, machine)))
-        tried = open_.enter_context(attach_all(stages.enabled(config), config, before_attach=_filters(config, machine)))
+        tried = open_.enter_context(
+            attach_all(stages.enabled(config), config, before_attach=partial(_fill, config, _cgroups(config, machine)))
+        )
         yield from (sentence for probe in tried for sentence in _shortcomings(probe))
         probes = _usable(tried)
         recorder = open_.enter_context(_recorder(record, probes)) if record else None
-        drain = open_.enter_context(Drain([probe.source for probe in probes], WAITING_BYTES))
+        bounds = memory.bounds(config)
+        drain = open_.enter_context(Drain([probe.source for probe in probes], _waiting_bytes(bounds)))
         line = stages.line(config, [probe.probe for probe in probes], machine, enrichment, outputs.export)
         node = Node(probes, drain, line, recorder.write if recorder else None, watcher)
         if watcher is not None:
-            watcher.wait(config.kubernetes.hold)  # what exists already is taken up by name
+            watcher.wait(config.kubernetes.hold)  # what exists already, and what comes first, finds its names
         node.adopt()
-        conveyor = open_.enter_context(Conveyor(node.tick, _timers(config, node), drain.arrived))
+        guarding = guards(config, bounds, outputs, line.logs.sampling)
+        node.guards = guarding.states
+        collecting = Timer(config.metrics.interval, node.collect)
+        conveyor = open_.enter_context(Conveyor(node.tick, [collecting, *_timers(node)], drain.arrived))
         telemetry = open_.enter_context(_telemetry(config, outputs, machine, tried, node))
+        running = Running(outputs, node, line, conveyor, collecting, telemetry, partial(_filter, probes, machine))
+        reload = Reload(config, wish, running)
         if watcher is not None:
             watcher.on_change = telemetry.kubernetes_changed
+        guarding.on_change = telemetry.detail_changed
+        open_.enter_context(guarding)
         ready = _ready(probes, started)
         telemetry.started(ready)
-        health.running({"drain": lambda: drain.alive, "line": lambda: conveyor.alive}, ready)
+        threads = {"drain": lambda: drain.alive, "line": lambda: conveyor.alive, "export": lambda: outputs.alive}
+        health.running(threads, ready, lambda: kubernetes.told(watcher))
         yield ready
-        yield from _wait(ending, conveyor, seconds, watcher)
+        said = [guarding.sentences, *([] if watcher is None else [watcher.sentences])]
+        yield from _wait(ending, lambda: outputs.alive and conveyor.failure is None, seconds, said, reload)
         health.stopping()
-        deadline = time.monotonic() + config.shutdown_timeout
+        guarding.stop()
+        deadline = time.monotonic() + reload.config.shutdown_timeout
         conveyor.stop()
         conveyor.check()
         node.finish()
         if isinstance(machine, MachineRecorder):
             node.note(Frame(MACHINE, time.time_ns(), payload=json.dumps(machine.answers).encode()))
         yield from _flushed(outputs, node, telemetry, deadline, started)
+        outputs.check()
 
 
 def _flushed(outputs: Exporters, node: Node, telemetry: Telemetry, deadline: float, started: float) -> list[str]:
     """Sends what is left until *deadline*; the summary says what became of it."""
     outputs.flush(deadline)
-    summary = list(ledger.summary(time.monotonic() - started, node.ledgers(), outputs.ledger()))
+    summary = list(ledger.summary(time.monotonic() - started, node.ledgers(), outputs.ledger(), node.detail()))
     telemetry.stopped(summary[0])
     telemetry.close(deadline)
     return summary
 
 
-def _filters(config: Config, machine: Answers) -> Callable[[Object], None]:
-    """What fills the filter maps of an object that has them."""
-    cgroups = machine.cgroup_walk() if config.filters.cgroups.exclude else []
+def _filter(probes: Iterable[AttachedProbe], machine: Answers, config: Config) -> None:
+    """Makes the filters of what is attached those of *config*."""
+    cgroups = _cgroups(config, machine)
+    for probe in probes:
+        if probe.object is not None:
+            _fill(config, cgroups, probe.object)
 
-    def fill(loaded: Object) -> None:
-        if loaded.has_map("filter_ports"):
-            filters.fill(loaded, config, cgroups)
 
-    return fill
+def _fill(config: Config, cgroups: Sequence[tuple[int, str]], loaded: Object) -> None:
+    if loaded.has_map("filter_ports"):
+        filters.fill(loaded, config, cgroups)
+
+
+def _cgroups(config: Config, machine: Answers) -> Sequence[tuple[int, str]]:
+    """Those there are, if the kernel is to leave some out."""
+    return machine.cgroup_walk() if config.filters.cgroups.exclude else ()
 
 
 def _usable(tried: Sequence[AttachedProbe]) -> list[AttachedProbe]:
@@ -148,7 +183,8 @@ def _telemetry(
     def read() -> AgentNumbers:
         return node.numbers(statuses, outputs)
 
-    telemetry = Telemetry(config, outputs, read, host_name=machine.host_name(), host_id=machine.host_id())
+    about_host = {"host_name": machine.host_name(), "host_id": machine.host_id()}
+    telemetry = Telemetry(config, outputs, read, **about_host, environ=os.environ)
     for probe in tried:
         if probe.way is None:
             telemetry.probe_failed(probe.probe.name, "; ".join(refusal.reason for refusal in probe.refused))
@@ -169,15 +205,13 @@ def _recorder(path: Path, probes: Sequence[AttachedProbe]) -> Recorder:
         if probe.record is not None and probe.struct is not None:
             layouts[EVENTS, probe.probe.name] = probe.record
             layouts[SNAPSHOT, probe.probe.name] = probe.struct
+        if probe.throttle is not None:
+            layouts[TOTALS, probe.probe.name] = probe.throttle.row
     return Recorder(path, layouts)
 
 
-def _timers(config: Config, node: Node) -> list[Timer]:
-    timers = [
-        Timer(SWEEP_INTERVAL_S, node.sweep),
-        Timer(config.metrics.interval, node.collect),
-        Timer(TRIM_INTERVAL_S, Trimming()),
-    ]
+def _timers(node: Node) -> list[Timer]:
+    timers = [Timer(SWEEP_INTERVAL_S, node.sweep), Timer(TRIM_INTERVAL_S, Trimming())]
     return [*timers, Timer(RELEASE_INTERVAL_S, node.release)] if node.holds else timers
 
 
@@ -193,13 +227,29 @@ def _cluster(watcher: Watcher | None, machine: Answers) -> Cluster | None:
     return ClusterRecorder(watcher.known, machine.answers)
 
 
-def _wait(ending: threading.Event, conveyor: Conveyor, seconds: float | None, watcher: Watcher | None) -> Iterator[str]:
-    """Until the end; gives what is to be said meanwhile."""
+def _waiting_bytes(bounds: Sequence[Bound]) -> int:
+    """What may wait between drain and line of each probe: less where memory is limited. It is made counters of, so no
+    guard sheds it."""
+    least = min((bound.limit_bytes for bound in bounds), default=None)
+    return WAITING_BYTES if least is None else min(WAITING_BYTES, int(least * WAITING_SHARE))
+
+
+def _wait(
+    ending: threading.Event,
+    all_runs: Callable[[], bool],
+    seconds: float | None,
+    said: Sequence[deque[str]],
+    reload: Reload,
+) -> Iterator[str]:
+    """Until the end, or until not *all_runs*; gives what is *said* meanwhile, and reloads when that is wanted."""
     until = None if seconds is None else time.monotonic() + seconds
-    while not ending.is_set() and conveyor.failure is None:
+    while not ending.is_set() and all_runs():
         left = WATCH_INTERVAL_S if until is None else min(WATCH_INTERVAL_S, until - time.monotonic())
         if left <= 0:
             break
         ending.wait(left)
-        while watcher is not None and watcher.sentences:
-            yield f"otelbpf: {watcher.sentences.popleft()}"
+        for sentences in said:
+            while sentences:
+                yield f"otelbpf: {sentences.popleft()}"
+        if not ending.is_set():
+            yield from reload.sentences()

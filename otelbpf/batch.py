@@ -47,7 +47,8 @@ class Batch:
     *rows* is a structured array whose dtype comes from the BTF of the probe's object (`head` is a nested field).
     *columns* hold what is not in the rows: Categorical for things, numpy arrays of shape (rows,) for numbers and
     masks. *clock_offset_ns* added to a kernel time (CLOCK_BOOTTIME) gives Unix time.
-    *snapshot* says that the rows are one whole pass over what is alive, not events.
+    *snapshot* says that the rows are one whole pass over what is alive, not events; *totals* that they are sums of
+    events that were throttled in the kernel.
     """
 
     probe: str
@@ -55,6 +56,7 @@ class Batch:
     clock_offset_ns: int
     columns: dict[str, Column] = field(default_factory=dict)
     snapshot: bool = False
+    totals: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -84,7 +86,7 @@ class Batch:
             else _taken(column, chosen)
             for name, column in self.columns.items()
         }
-        return Batch(self.probe, _taken(self.rows, chosen), self.clock_offset_ns, columns, self.snapshot)
+        return Batch(self.probe, _taken(self.rows, chosen), self.clock_offset_ns, columns, self.snapshot, self.totals)
 
 
 def _taken(array: NDArray[Any], chosen: NDArray[np.intp] | slice) -> NDArray[Any]:

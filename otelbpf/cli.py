@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import _thread
 import argparse
+import logging
 import os
 import signal
 import sys
 import threading
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from otelbpf import __version__
-from otelbpf.errors import CannotRun, ConfigError, OtelbpfError
+from otelbpf.errors import CannotRun, ConfigError, OtelbpfError, described
+from otelbpf.voice import Voice
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from otelbpf.config import Config
+    from otelbpf.reload import Wish
+
+STDERR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -61,9 +68,30 @@ def _open_standard_streams() -> None:
 
 
 def _refuse(error: Exception, code: int) -> int:
-    for line in str(error).splitlines():
-        print(f"otelbpf: {line}", file=sys.stderr)
+    with Voice(STDERR) as voice:
+        for line in str(error).splitlines():
+            voice.say(f"otelbpf: {line}")
     return code
+
+
+@contextmanager
+def _speaking() -> Iterator[Voice]:
+    """Whatever is to be said on stderr, by any thread, without waiting for who reads it."""
+    with Voice(STDERR) as voice:
+        logging.getLogger().addHandler(voice)
+        threading.excepthook = _say_what_ended
+        try:
+            yield voice
+        finally:
+            logging.getLogger().removeHandler(voice)
+
+
+def _say_what_ended(ended: threading.ExceptHookArgs) -> None:
+    """In place of a traceback: a thread that nobody else asks how it fares."""
+    name = ended.thread.name if ended.thread else "unknown"
+    logging.getLogger("otelbpf").error(
+        "the thread %s ended by a mistake of otelbpf: %s", name, described(ended.exc_value)
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "watch this node and export what is seen")
     _configurable(run)
     run.add_argument("--for", dest="seconds", type=_duration, metavar="10s", help="stop after this time")
+    run.add_argument("--watch", action="store_true", help="reload the configuration when its file changes")
     run.add_argument("--record", type=Path, metavar="FILE", help="also write the kernel's bytes to FILE, for replay")
 
     check = _command(commands, "check", _check, "say what works on this node, what does not, and why")
@@ -130,17 +159,25 @@ def _load(options: argparse.Namespace) -> Config:
 
 def _run(options: argparse.Namespace) -> int:
     from otelbpf import agent
+    from otelbpf.config.watched import WatchedFile
+    from otelbpf.reload import Wish, no_file
 
-    config = _load(options)
+    if options.watch and options.config is None:
+        raise CannotRun("--watch needs a file to watch; give it with -c FILE")
+    watched = WatchedFile(options.config) if options.watch else None
+    config = _load(options)  # after the first look at the file, so that no change is missed in between
     ending = threading.Event()
+    wish = Wish(no_file if options.config is None else partial(_load, options), watched)
     _end_on_signals(ending)
-    for line in agent.run(config, ending, seconds=options.seconds, record=options.record):
-        print(line, file=sys.stderr, flush=True)
+    _reload_on_hangup(ending, wish)
+    with _speaking() as voice:
+        for line in agent.run(config, ending, seconds=options.seconds, record=options.record, wish=wish):
+            voice.say(line)
     return 0
 
 
 def _end_on_signals(ending: threading.Event) -> None:
-    """The first SIGTERM, SIGINT or SIGHUP (its terminal was closed) ends the agent in order, a second one at once."""
+    """The first SIGTERM or SIGINT ends the agent in order, a second one at once."""
     signalled = False
 
     def end(number: int, _frame: object) -> None:
@@ -152,8 +189,31 @@ def _end_on_signals(ending: threading.Event) -> None:
         # threading.Thread, whose start takes a lock, too.
         _thread.start_new_thread(ending.set, ())
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+
+
+def _reload_on_hangup(ending: threading.Event, wish: Wish) -> None:
+    """SIGHUP asks for the configuration to be read again. Where it says that the terminal was closed from which the
+    agent was started it ends the agent in order, unless that was to ignore it (nohup)."""
+    may_end = _has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+
+    def hang_up(_number: int, _frame: object) -> None:
+        if may_end and not _has_terminal():
+            _thread.start_new_thread(ending.set, ())  # as above
+        else:
+            wish.ask()
+
+    signal.signal(signal.SIGHUP, hang_up)
+
+
+def _has_terminal() -> bool:
+    """Whether the process has a controlling terminal; the kernel takes it away before it tells of a hangup."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -190,8 +250,9 @@ def _replay(options: argparse.Namespace) -> int:
     from otelbpf import replay
 
     config = _load(options)
-    for line in replay.replay(options.file, config):
-        print(line, file=sys.stderr, flush=True)
+    with _speaking() as voice:
+        for line in replay.replay(options.file, config):
+            voice.say(line)
     return 0
 
 

@@ -6,10 +6,11 @@ import json
 import os
 import platform
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from otelbpf import __version__, export, only_one
+from otelbpf import __version__, export, health, only_one
 from otelbpf.enrich import kubernetes
 from otelbpf.errors import CannotRun, ConfigError
 from otelbpf.kernel import capabilities, features
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from otelbpf.config import Config
+    from otelbpf.enrich.kubernetes.watcher import WatchState
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.probes.probe import Probe
 
@@ -178,6 +180,17 @@ def _kubernetes_rows(config: Config) -> Iterator[Row]:
             yield Row(f"kubernetes {name}", "degraded", what, kubernetes.HOW_TO_ALLOW)
         else:
             yield Row(f"kubernetes {name}", "ok", what)
+    for state in kubernetes.read_told(health.ask(config.health.endpoint, "/kubernetes")):
+        if not state.answered:
+            yield Row(f"agent's {state.name}", "degraded", _outage(state), kubernetes.HOW_TO_ALLOW)
+
+
+def _outage(state: WatchState) -> str:
+    """Since when, and why, the agent that runs here is not answered."""
+    if not state.since_ns:
+        return "the agent that runs here has not been answered yet"
+    since = datetime.fromtimestamp(state.since_ns // 10**9, UTC)
+    return f"the agent that runs here is not answered since {since:%Y-%m-%d %H:%M:%S} UTC: {state.reason}"
 
 
 def _probe_report(probe: Probe, config: Config) -> ProbeReport:

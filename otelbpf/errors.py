@@ -8,6 +8,11 @@ OtelbpfError            whatever the user can cause or cure: one line that says 
 └── ProtocolError       bytes from the network that are not what they should be; counted, never shown
 """
 
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
 
 class OtelbpfError(Exception):
     """The base: its text is one sentence for a person."""
@@ -43,3 +48,12 @@ class VerifierError(Unsupported):
 
 class ProtocolError(OtelbpfError):
     """A message that cannot be parsed."""
+
+
+def described(error: BaseException | None) -> str:
+    """One that nobody expected, in one line: its kind, what it says, and where it was raised."""
+    if error is None:
+        return "unknown"
+    trace = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(trace[-1].filename).name}:{trace[-1].lineno})" if trace else ""
+    return f"{type(error).__name__}: {error}{where}"

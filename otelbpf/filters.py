@@ -29,14 +29,33 @@ class CgroupFilter:
     """Drops the rows whose cgroup the user does not want. Learns from the kernel's feed, else asks the machine."""
 
     def __init__(self, config: Config, machine: Answers) -> None:
+        self._machine = machine
+        self._wanted: LRUCache[int, bool] = LRUCache(REMEMBERED_CGROUPS)
+        self._walked = False
+        self._use(config)
+
+    def follow(self, config: Config) -> None:
+        """Other lists from now on, for the cgroups that there are and for new ones."""
+        if config.filters.cgroups == self._config.filters.cgroups:
+            return
+        self._use(config)
+        self._wanted.clear()
+        self._walk()
+
+    def _walk(self) -> None:
+        self._walked = self._in_use
+        for cgroup_id, path in self._machine.cgroup_walk() if self._in_use else ():
+            self._wanted[cgroup_id] = self._is_wanted_path(path)
+
+    def _use(self, config: Config) -> None:
         self._config = config
         self._includes = bool(config.filters.cgroups.include)
         self._in_use = self._includes or bool(config.filters.cgroups.exclude)
-        self._machine = machine
-        self._wanted: LRUCache[int, bool] = LRUCache(REMEMBERED_CGROUPS)
 
     def learn(self, batches: Iterable[Batch]) -> None:
-        """Takes in the cgroups that were made."""
+        """Takes in the cgroups that were made; at the first time those that there are, by when the kernel tells of new."""
+        if self._in_use and not self._walked:
+            self._walk()
         for batch in batches if self._in_use else ():
             if batch.probe == CGROUP_PROBE:
                 for cgroup_id, path in zip(batch.rows["cgroup_id"].tolist(), batch.rows["path"].tolist(), strict=True):

@@ -1,10 +1,13 @@
-"""Answers whether the agent lives and is ready: /healthz and /readyz, for kubelet's probes and for monitors."""
+"""Answers whether the agent lives and is ready: /healthz and /readyz, for kubelet's probes and for monitors; and how
+its watches of the API server fare: /kubernetes, for `otelbpf check`."""
 
 from __future__ import annotations
 
 import socket
 import threading
 import time
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
@@ -14,6 +17,7 @@ REQUEST_S = 1.0
 """For one client, in all. The standard library's server has a limit for each read only, so that a client that sends a
 byte a second would hold its one thread, and kubelet would kill a healthy agent."""
 REQUEST_BYTES = 8192
+ANSWER_BYTES = 1 << 20
 WAITING_CLIENTS = 8
 REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
@@ -36,6 +40,7 @@ class Health:
         self._endpoint = endpoint
         self._alive: Mapping[str, Callable[[], bool]] = {}
         self._ready = ""
+        self._watches: Callable[[], str] = str
         self._not_ready = "starting"
         self._leaving = threading.Event()
         self._listener: socket.socket | None = None
@@ -64,9 +69,13 @@ class Health:
         """Where it listens; 0 where it does not."""
         return int(self._listener.getsockname()[1]) if self._listener is not None else 0
 
-    def running(self, alive: Mapping[str, Callable[[], bool]], ready: str) -> None:
-        """From now on the agent is ready, which *ready* says in words, and lives as long as all of *alive* (by name)."""
+    def running(
+        self, alive: Mapping[str, Callable[[], bool]], ready: str, watches: Callable[[], str] | None = None
+    ) -> None:
+        """From now on the agent is ready, which *ready* says in words, and lives as long as all of *alive* (by name);
+        *watches* gives how those of the API server fare, if there are any."""
         self._alive, self._ready, self._not_ready = alive, ready, ""
+        self._watches = watches or str
 
     def stopping(self) -> None:
         """From now on it is not ready, and threads may end."""
@@ -78,10 +87,12 @@ class Health:
         path = rest.partition(" ")[0].partition("?")[0]
         if not rest.endswith(("HTTP/1.1", "HTTP/1.0")):
             return Answer(400, "this is not HTTP")
-        if path not in ("/healthz", "/readyz"):
-            return Answer(404, "there are /healthz and /readyz")
+        if path not in ("/healthz", "/readyz", "/kubernetes"):
+            return Answer(404, "there are /healthz, /readyz and /kubernetes")
         if method not in ("GET", "HEAD"):
             return Answer(405, "only GET and HEAD")
+        if path == "/kubernetes":
+            return Answer(200, self._watches())
         return self._health() if path == "/healthz" else self._readiness()
 
     def _health(self) -> Answer:
@@ -108,6 +119,19 @@ class Health:
                 client.sendall(_response(self.answer(head.partition("\r\n")[0]), body=not head.startswith("HEAD ")))
         except OSError:
             return  # it went away, or took too long
+
+
+def ask(endpoint: str, path: str) -> str:
+    """What the agent at *endpoint* answers; empty when nobody does."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        connection = HTTPConnection(host.strip("[]") or "localhost", int(port), timeout=REQUEST_S)
+        with closing(connection):
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.read(ANSWER_BYTES).decode() if response.status == 200 else ""
+    except (OSError, HTTPException, ValueError):
+        return ""
 
 
 def _listen(endpoint: str) -> socket.socket:

@@ -57,7 +57,7 @@ class Hold:
         if waits is None:
             return batch
         kept = batch.select(waits)
-        held = _Held(self.clock() + self.seconds, source, kept, counted=not batch.snapshot)
+        held = _Held(self.clock() + self.seconds, source, kept, counted=not (batch.snapshot or batch.totals))
         if self._held_bytes + held.size_bytes > self.limit_bytes:
             self.rows[DISPLACED] += len(kept)
             return batch

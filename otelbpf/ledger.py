@@ -56,21 +56,41 @@ class RecordLedger(Protocol):
 
 
 EVENT_TERMS = ("seen", "processed", "filtered", "throttled", "lost", "undecodable", "pending")
+DUE_TERMS = ("due", "made", "shed")
 RECORD_TERMS = ("made", "recovered", "accepted", "rejected", "dropped", "queued", "spooled")
 
 
+class DueRecords(Protocol):
+    """The log records of one probe that its settings asked for."""
+
+    @property
+    def made(self) -> int: ...
+    @property
+    def shed(self) -> Mapping[str, int]: ...
+
+
 def summary(
-    seconds: float, events: Mapping[str, EventLedger], records: Mapping[tuple[str, str], RecordLedger]
+    seconds: float,
+    events: Mapping[str, EventLedger],
+    records: Mapping[tuple[str, str], RecordLedger],
+    due: Mapping[str, DueRecords] | None = None,
 ) -> Iterator[str]:
     """The lines that `run` prints when it ends: both ledgers, each row with its verdict.
 
-    *events* are by probe, *records* by exporter and signal.
+    *events* are by probe, *records* by exporter and signal, *due* by probe: it is shown where records were shed for
+    one of the agent's own limits.
     """
     yield f"summary: {seconds:.1f} s"
     yield _row("events", EVENT_TERMS, "")
     for probe, ledger in events.items():
         numbers = [sum(ledger.lost.values()) if term == "lost" else getattr(ledger, term) for term in EVENT_TERMS]
         yield _row(probe, numbers, _verdict(ledger, ledger.lost))
+    shedding = {probe: one for probe, one in (due or {}).items() if any(one.shed.values())}
+    if shedding:
+        yield _row("due", DUE_TERMS, "")
+    for probe, one in shedding.items():
+        shed = sum(one.shed.values())
+        yield _row(f"{probe} logs", [one.made + shed, one.made, shed], _reasons(one.shed))
     yield _row("records", RECORD_TERMS, "")
     for (exporter, signal), record in records.items():
         numbers = [
@@ -84,6 +104,10 @@ def _row(title: str, cells: Iterable[object], note: str) -> str:
 
 
 def _verdict(ledger: EventLedger | RecordLedger, losses: Mapping[str, int]) -> str:
-    reasons = ", ".join(f"{reason} {count}" for reason, count in losses.items() if count)
     verdict = "balanced" if ledger.balanced else "DOES NOT BALANCE"
-    return f"{verdict} ({reasons})" if reasons else verdict
+    return f"{verdict} {_reasons(losses)}".rstrip()
+
+
+def _reasons(losses: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{reason} {count}" for reason, count in losses.items() if count)
+    return f"({reasons})" if reasons else ""

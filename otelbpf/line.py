@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from otelbpf.config import Config
     from otelbpf.enrich import Enrichment
     from otelbpf.export.request import Request
     from otelbpf.filters import CgroupFilter
@@ -58,6 +60,12 @@ class Rows:
     source: Source
     rows: NDArray[np.void]
     snapshot: bool = False
+    totals: bool = False
+
+    @property
+    def events(self) -> bool:
+        """Whether they are events, which are in the ledger."""
+        return not (self.snapshot or self.totals)
 
 
 @dataclass(slots=True)
@@ -80,14 +88,23 @@ class Line:
         """
         parts = [part for part in arrived if part.snapshot or len(part.rows)]
         for part in parts:
-            part.source.carrying = 0 if part.snapshot else len(part.rows)
+            part.source.carrying = len(part.rows) if part.events else 0
         prepared = [(part, self._prepared(part, clock_offset_ns)) for part in parts]
-        batches = [batch for _part, batch in prepared]
+        batches = [batch for _part, batch in prepared if not batch.totals]
         self.wanted.learn(batches)
         self.enrichment.learn(batches)
         self.release()
         for part, batch in prepared:
             self._finish(self._kept(part, batch))
+
+    def follow(self, config: Config) -> None:
+        """Lets each stage take the settings that may change while it runs; between two ticks."""
+        for source in self.sources:
+            source.prepare.follow(config)
+        self.wanted.follow(config)
+        self.enrichment.follow(config)
+        self.logs.follow(config)
+        self.metrics.follow(config)
 
     def release(self, *, everything: bool = False) -> None:
         """Takes the rest of the way what has waited long enough, or need not wait any more."""
@@ -109,13 +126,16 @@ class Line:
 
     def _prepared(self, part: Rows, clock_offset_ns: int) -> Batch:
         source = part.source
-        return source.prepare(Batch(source.probe.name, part.rows, clock_offset_ns, snapshot=part.snapshot))
+        batch = Batch(source.probe.name, part.rows, clock_offset_ns, snapshot=part.snapshot, totals=part.totals)
+        if part.totals and source.probe.totals is not None:
+            return source.probe.totals.prepare(batch)
+        return source.prepare(batch)
 
     def _kept(self, part: Rows, batch: Batch) -> Batch:
         """The rows that go on now: those that are wanted and need not wait."""
         wanted = self.wanted.keep(batch)
         kept = self.hold.sifted(part.source, wanted)
-        if not part.snapshot:
+        if part.events:
             part.source.processed += len(kept)
             part.source.filtered += len(batch) - len(wanted)
             part.source.carrying = 0
@@ -139,6 +159,11 @@ class Timer:
     action: Callable[[], None]
     due: float = field(default=0.0)
 
+    def every(self, interval_s: float) -> None:
+        """Another interval from now on, in which it may be due sooner."""
+        self.due += min(0.0, interval_s - self.interval_s)
+        self.interval_s = interval_s
+
     def run_if_due(self, now: float) -> None:
         if now >= self.due:
             self.due = now + self.interval_s
@@ -159,6 +184,7 @@ class Conveyor:
         self._timers = timers
         self._arrived = arrived
         self._tick_s = tick_s
+        self._turn = threading.Lock()
         self._stopping = threading.Event()
         self.failure: BaseException | None = None
         self._turned = 0.0
@@ -187,6 +213,12 @@ class Conveyor:
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While the block runs the line stands between two ticks, and what it has may be changed. To be short."""
+        with self._turn:
+            yield
+
     def check(self) -> None:
         """Raises what ended the thread, if it did not end by `stop`."""
         if self.failure is not None:
@@ -200,12 +232,16 @@ class Conveyor:
                 if self._arrived.is_set():
                     self._stopping.wait(self._tick_s)  # one batch of many rows costs far less than many of few
                 self._arrived.clear()
-                self._tick()
-                now = time.monotonic()
-                for timer in self._timers:
-                    timer.run_if_due(now)
+                with self._turn:
+                    self._take_turn()
         except BaseException as error:  # noqa: BLE001 - kept for the main thread, which ends the agent with it
             self.failure = error
+
+    def _take_turn(self) -> None:
+        self._tick()
+        now = time.monotonic()
+        for timer in self._timers:
+            timer.run_if_due(now)
 
     def _until_due(self) -> float:
         now = time.monotonic()

@@ -7,41 +7,79 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
 
-class Part(NamedTuple):
-    """A part of each line: of row *i* it is ``words[codes[i]]``, in UTF-8."""
+_NARROWEST, _STEP = 8, 64
 
-    words: NDArray[np.object_]
-    codes: NDArray[np.intp]
+
+class Words(NamedTuple):
+    """Texts in UTF-8, each in a cell of the same width that is filled up with zeros. Zeros are no part of a text,
+    wherever they stand."""
+
+    cells: NDArray[np.void]
+    lengths: NDArray[np.intp]
+
+
+class Part(NamedTuple):
+    """A part of each line: of row *i* it is word ``codes[i]``; without codes, word *i*."""
+
+    words: Words
+    codes: NDArray[np.intp] | None = None
+
+    def lengths(self) -> NDArray[np.intp]:
+        """The bytes of it in each row."""
+        return self.words.lengths if self.codes is None else self.words.lengths[self.codes]
+
+    def texts(self) -> list[bytes]:
+        """Of each row."""
+        width = self.words.cells.dtype.itemsize
+        whole = self.words.cells.tobytes()
+        texts = [whole[at : at + width].replace(b"\0", b"") for at in range(0, len(whole), width)]
+        return texts if self.codes is None else [texts[code] for code in self.codes.tolist()]
 
 
 class Lines:
-    """Lines in pieces: *pieces* has a list for each part, with an item a row. Iterating gives the lines as text."""
+    """Lines in pieces, one behind the other: a text that is the same in all rows, or a part. Iterating gives the lines."""
 
-    def __init__(self, pieces: list[list[bytes]]) -> None:
+    def __init__(self, rows: int, *pieces: str | Part) -> None:
+        self.rows = rows
         self.pieces = pieces
 
     @classmethod
-    def joined(cls, *parts: Part) -> Lines:
-        """The lines that *parts* make, one behind the other."""
-        return cls([part.words[part.codes].tolist() for part in parts])
+    def written(cls, lines: Iterable[str]) -> Lines:
+        """Lines that were written one by one."""
+        part = Part(words(list(lines)))
+        return cls(len(part.words.lengths), part)
 
     def __iter__(self) -> Iterator[str]:
-        return (b"".join(pieces).decode() for pieces in zip(*self.pieces, strict=True))
+        columns = [[piece.encode()] * self.rows if isinstance(piece, str) else piece.texts() for piece in self.pieces]
+        return (b"".join(row).decode() for row in zip(*columns, strict=True))
 
     def lengths(self) -> NDArray[np.intp]:
         """The bytes of each line."""
-        each = [np.fromiter(map(len, pieces), np.intp, len(pieces)) for pieces in self.pieces]
-        lengths: NDArray[np.intp] = np.sum(each, axis=0)
+        lengths = np.zeros(self.rows, np.intp)
+        for piece in self.pieces:
+            lengths += len(piece.encode()) if isinstance(piece, str) else piece.lengths()
         return lengths
 
 
-def encoded(words: Sequence[str]) -> NDArray[np.object_]:
-    """Words as a part has them; what UTF-8 cannot write becomes a `?`."""
-    made = np.empty(len(words), object)
-    made[:] = [word.encode("utf-8", "replace") for word in words]
-    return made
+def words(texts: Sequence[str]) -> Words:
+    """The *texts*; what UTF-8 cannot write becomes a `?`."""
+    return encoded_words([text.encode("utf-8", "replace") for text in texts])
+
+
+def encoded_words(texts: Sequence[bytes]) -> Words:
+    """The *texts*, which are in UTF-8."""
+    cells = cells_of(texts)
+    lengths = np.count_nonzero(cells.view(np.uint8).reshape(len(texts), cells.dtype.itemsize), axis=1)
+    return Words(cells, lengths.astype(np.intp))
+
+
+def cells_of(texts: Sequence[bytes]) -> NDArray[np.void]:
+    """Each of *texts* in a cell for the longest. Widths go by steps, so that one batch is as wide as the next."""
+    width = max(_NARROWEST, *map(len, texts)) if texts else _NARROWEST
+    width = 1 << (width - 1).bit_length() if width < _STEP else width + -width % _STEP
+    return np.array(texts, f"S{width}").view(f"V{width}")

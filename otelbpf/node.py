@@ -8,25 +8,32 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from otelbpf.errors import Unsupported
 from otelbpf.export.numbers import AgentNumbers, MapFill, RunTime
 from otelbpf.kernel.clock import boottime_offset_ns
 from otelbpf.ledger import EventLedger
 from otelbpf.line import Rows, event_ledger
-from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, Frame, RecordingError
+from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, TOTALS, Frame, RecordingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from otelbpf.config import Config
     from otelbpf.enrich.kubernetes.watcher import Watcher
     from otelbpf.export import Exporters
     from otelbpf.export.numbers import ProbeStatus
+    from otelbpf.guards.guard import GuardState
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.kernel.drain import Drain
     from otelbpf.line import Line, Source
+    from otelbpf.signals.sampling import DetailLedger
 
+log = logging.getLogger("otelbpf.node")
 
 PENDING = "pending"
 """The map of those who wait for an answer, and the kernel's count of them."""
+RINGS_WITHIN_S = 0.1
+"""What the rings hold waits 10 ms for the drain as a rule; when it is late a snapshot goes on without it."""
 READS = 10
 READ_AGAIN_S = 0.001
 
@@ -50,6 +57,8 @@ class Node:
         self._drain = drain
         self._line = line
         self._record = record
+        self.guards: Callable[[], Sequence[GuardState]] = list
+        """How the agent's own limits stand."""
 
     def adopt(self) -> None:
         """Takes up what exists already, and counts from here on."""
@@ -59,25 +68,21 @@ class Node:
 
     def tick(self) -> None:
         """Carries everything that the drain has taken from the rings."""
-        taken: dict[int, list[bytes]] = {}
-        for index, records in self._drain.take():
-            taken.setdefault(index, []).append(records)
-        if not taken:
-            return
-        arrived = [
-            Rows(self._line.sources[index], np.frombuffer(b"".join(parts), self._probes[index].record))
-            for index, parts in taken.items()
-        ]
-        self._carry(arrived)
+        if arrived := self._taken():
+            self._carry(arrived)
 
     def snapshot(self) -> None:
-        """One pass over what is alive, for the probes that have such a thing."""
-        now_alive = [
-            Rows(source, np.frombuffer(probe.snapshot(), probe.struct), snapshot=True)
-            for source, probe in zip(self._line.sources, self._probes, strict=True)
-            if probe.probe.snapshot
-        ]
-        self._carry(now_alive)
+        """One pass over what is alive, for the probes that have such a thing, together with what the rings held then:
+        the answers and processes that name it. And the sums of what was not told one by one."""
+        now_alive = list(self._alive())
+        totals = list(self._totals())
+        self._drain.catch_up(RINGS_WITHIN_S)
+        self._carry([*self._taken(), *now_alive, *totals])
+
+    def limit(self, config: Config) -> None:
+        """From now on the throttles of the probes are as *config* has them."""
+        for probe in self._probes:
+            probe.limit(config)
 
     def sweep(self) -> None:
         """Lets the kernel side tell what has timed out."""
@@ -105,7 +110,7 @@ class Node:
         for probe in self._probes:
             probe.detach()
         self._drain.stop()
-        self.tick()
+        self._carry([*self._taken(), *self._totals()])
         self._line.release(everything=True)
         self.collect()
         self._line.release(everything=True)
@@ -117,6 +122,15 @@ class Node:
             for index, (source, probe) in enumerate(zip(self._line.sources, self._probes, strict=True))
         }
 
+    def detail(self) -> dict[str, DetailLedger]:
+        """The log records of each probe that were due by the settings."""
+        sampling = self._line.logs.sampling
+        return {
+            source.probe.name: sampling.ledger(source.probe.name)
+            for source in self._line.sources
+            if source.probe.events
+        }
+
     def numbers(self, statuses: Sequence[ProbeStatus], outputs: Exporters) -> AgentNumbers:
         """All that the agent counts about itself, now; may be asked from any thread."""
         return AgentNumbers(
@@ -126,13 +140,40 @@ class Node:
             spools=outputs.spools(),
             statuses=statuses,
             run_times={probe.probe.name: cost for probe in self._probes if (cost := _run_time(probe)).runs},
-            maps={f"{probe.probe.name}.{PENDING}": fill for probe in self._probes if (fill := _pending_map(probe))},
+            maps=dict(self._maps()),
             caches=self._line.enrichment.counters(),
             series=self._line.metrics.series(),
             watches=list(self._watcher.states()) if self._watcher is not None else (),
             held=dict(self._line.hold.rows) if self.holds else {},
+            details=self.detail(),
+            guards=self.guards(),
             nat=self._watcher.conntrack.fill if self._watcher is not None else None,
         )
+
+    def _taken(self) -> list[Rows]:
+        taken: dict[int, list[bytes]] = {}
+        for index, records in self._drain.take():
+            taken.setdefault(index, []).append(records)
+        return [
+            Rows(self._line.sources[index], np.frombuffer(b"".join(parts), self._probes[index].record))
+            for index, parts in taken.items()
+        ]
+
+    def _totals(self) -> Iterator[Rows]:
+        for source, probe in zip(self._line.sources, self._probes, strict=True):
+            if probe.throttle is not None and len(rows := probe.throttle.totals()):
+                yield Rows(source, rows, totals=True)
+
+    def _alive(self) -> Iterator[Rows]:
+        for source, probe in zip(self._line.sources, self._probes, strict=True):
+            if not probe.probe.snapshot:
+                continue
+            try:
+                rows = np.frombuffer(probe.snapshot(), probe.struct)
+            except Unsupported as error:  # no memory or no descriptor just now
+                log.error("a snapshot was left out, the next one makes up for it: %s", error)  # noqa: TRY400 - a sentence
+            else:
+                yield Rows(source, rows, snapshot=True)
 
     def _ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:
         """The terms of one moment. They are read one after the other while events go on from term to term; what does
@@ -144,6 +185,13 @@ class Node:
             time.sleep(READ_AGAIN_S)
             ledger = self._read_ledger(index, source, probe)
         return ledger
+
+    def _maps(self) -> Iterator[tuple[str, MapFill]]:
+        for source, probe in zip(self._line.sources, self._probes, strict=True):
+            if fill := _pending_map(probe):
+                yield f"{probe.probe.name}.{PENDING}", fill
+            for name, (entries, capacity) in probe.probe.tables(source.prepare).items():
+                yield f"{probe.probe.name}.{name}", MapFill(entries, capacity)
 
     def _read_ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:
         counts = probe.counts
@@ -171,7 +219,7 @@ class Node:
             return
         now_ns = time.time_ns()
         for part in arrived:
-            kind = SNAPSHOT if part.snapshot else EVENTS
+            kind = SNAPSHOT if part.snapshot else TOTALS if part.totals else EVENTS
             self.note(Frame(kind, now_ns, clock_offset_ns, part.source.probe.name, part.rows.tobytes()))
 
     def note(self, frame: Frame) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Layouts = dict[tuple[str, str], np.dtype[np.void]]
 """(kind of frame, probe) → what its payload is an array of."""
-EVENTS, SNAPSHOT, COLLECT, MACHINE = "events", "snapshot", "collect", "machine"
+EVENTS, SNAPSHOT, TOTALS, COLLECT, MACHINE = "events", "snapshot", "totals", "collect", "machine"
 MAGIC = "otelbpf-recording"
 VERSION = 1
 META_BYTES = struct.Struct("<I")
@@ -39,7 +39,7 @@ class Frame:
     """One thing that happened: rows of a probe, or a moment at which metrics are due."""
 
     kind: str
-    """EVENTS, SNAPSHOT, COLLECT or MACHINE."""
+    """EVENTS, SNAPSHOT, TOTALS, COLLECT or MACHINE."""
     time_ns: int
     """Unix time."""
     clock_offset_ns: int = 0

@@ -16,7 +16,7 @@ from otelbpf.enrich.machine import RecordedMachine
 from otelbpf.export import exporters
 from otelbpf.ledger import EventLedger
 from otelbpf.line import Line, Rows, event_ledger
-from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, Frame, Recording, RecordingError
+from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, TOTALS, Frame, Recording, RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -69,20 +69,28 @@ def _sound(path: Path) -> Iterator[None]:
         raise RecordingError(f"{path}: damaged, or of another version: {error}") from error
 
 
-def _carry_all(line: Line, recording: Recording, path: Path, moment: _Moment) -> dict[str, int]:
-    """Carries every tick as it was; gives the events of each probe."""
-    seen = dict.fromkeys((source.probe.name for source in line.sources), 0)
+def _carry_all(line: Line, recording: Recording, path: Path, moment: _Moment) -> dict[str, EventLedger]:
+    """Carries every tick as it was; gives what the kernel counted of each probe, as far as it was recorded."""
+    seen = {source.probe.name: EventLedger() for source in line.sources}
     for (kind, time_ns), frames in groupby(recording.frames(), key=lambda frame: (frame.kind, frame.time_ns)):
         moment.is_now(time_ns)
         if kind == COLLECT:
             line.collect(time_ns)
-        elif kind in (EVENTS, SNAPSHOT):
+        elif kind in (EVENTS, SNAPSHOT, TOTALS):
             tick = list(frames)
             arrived = list(_arrived(line, recording, tick, path))
             for part in arrived:
-                seen[part.source.probe.name] += 0 if part.snapshot else len(part.rows)
+                _count(part, seen[part.source.probe.name])
             line.carry(arrived, tick[0].clock_offset_ns)
     return seen
+
+
+def _count(part: Rows, ledger: EventLedger) -> None:
+    if part.totals:
+        ledger.throttled += int(part.rows["events"].sum())
+        ledger.seen += int(part.rows["events"].sum())
+    elif part.events:
+        ledger.seen += len(part.rows)
 
 
 def _arrived(line: Line, recording: Recording, tick: Iterable[Frame], path: Path) -> Iterator[Rows]:
@@ -93,12 +101,13 @@ def _arrived(line: Line, recording: Recording, tick: Iterable[Frame], path: Path
         layout = recording.layouts[frame.kind, frame.probe]
         if len(frame.payload) % layout.itemsize:
             raise RecordingError(f"{path}: damaged: a frame of {frame.probe} does not hold whole records")
-        yield Rows(sources[frame.probe], np.frombuffer(frame.payload, layout), frame.kind == SNAPSHOT)
+        rows = np.frombuffer(frame.payload, layout)
+        yield Rows(sources[frame.probe], rows, snapshot=frame.kind == SNAPSHOT, totals=frame.kind == TOTALS)
 
 
-def _ledgers(line: Line, seen: dict[str, int]) -> dict[str, EventLedger]:
+def _ledgers(line: Line, seen: dict[str, EventLedger]) -> dict[str, EventLedger]:
     return {
-        source.probe.name: event_ledger(source, EventLedger(seen=seen[source.probe.name]), waiting=0)
+        source.probe.name: event_ledger(source, seen[source.probe.name], waiting=0)
         for source in line.sources
         if source.probe.events
     }

@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import inspect
 
+from otelbpf.config.changes import is_live
+from otelbpf.config.kinds import bare, quantity
 from otelbpf.config.quantities import quantity_text
-from otelbpf.config.render import description, quantity, template, text
+from otelbpf.config.render import description, template, text
 from otelbpf.config.settings import EXPORTERS, Config
 from otelbpf.export.instruments import all_instruments
 from otelbpf.probes import PROBES
@@ -29,47 +31,61 @@ ROOT = Path(__file__).parents[1]
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
+class Row(NamedTuple):
+    """One setting as its table shows it."""
+
+    key: str
+    default: str
+    limits: str
+    changed: str
+    meaning: str
+
+    def __str__(self) -> str:
+        return f"| `{self.key}` | {self.default} | {self.limits} | {self.changed} | {self.meaning} |"
+
+
 def settings() -> str:
     """A table of every setting for each group of the configuration."""
     info = inspect.type_info(Config)
     assert isinstance(info, inspect.StructType)
-    groups = [field.name for field in info.fields]
-    tables = [_table(name, _rows_of(Config, name)) for name in groups if name != "exporters"]
-    exporters = [_table(f"exporters.{name}", _rows(inspect.type_info(kind), "")) for name, kind in EXPORTERS.items()]
-    return "\n".join([*tables, *exporters])
+    groups = {field.name: field for field in info.fields}
+    exporters = groups.pop("exporters")
+    live = is_live(exporters.type, above=False)
+    tables = [_table(name, _rows_of(field)) for name, field in groups.items()]
+    tables += [
+        _table(f"exporters.{name}", _rows(inspect.type_info(kind), "", live=live)) for name, kind in EXPORTERS.items()
+    ]
+    return "\n".join(tables)
 
 
-def _table(title: str, rows: Iterator[tuple[str, str, str, str]]) -> str:
-    lines = [f"### {title}", "", "| setting | default | range | meaning |", "|---|---|---|---|"]
-    lines += [f"| `{key}` | {default} | {limits} | {meaning} |" for key, default, limits, meaning in rows]
-    return "\n".join([*lines, ""])
+def _table(title: str, rows: Iterator[Row]) -> str:
+    lines = [f"### {title}", "", "| setting | default | range | a change holds | meaning |", "|---|---|---|---|---|"]
+    return "\n".join([*lines, *map(str, rows), ""])
 
 
-def _rows_of(kind: type, name: str) -> Iterator[tuple[str, str, str, str]]:
-    info = inspect.type_info(kind)
-    assert isinstance(info, inspect.StructType)
-    field = next(field for field in info.fields if field.name == name)
-    inner = _bare(field.type)
+def _rows_of(field: inspect.Field) -> Iterator[Row]:
+    inner, live = bare(field.type), is_live(field.type, above=False)
     if isinstance(inner, inspect.StructType):
-        yield from _rows(inner, "")
+        yield from _rows(inner, "", live=live)
     else:
-        yield _row(field, name)
+        yield _row(field, field.name, live=live)
 
 
-def _rows(kind: inspect.Type, path: str) -> Iterator[tuple[str, str, str, str]]:
+def _rows(kind: inspect.Type, path: str, *, live: bool) -> Iterator[Row]:
     assert isinstance(kind, inspect.StructType)
     for field in sorted(kind.fields, key=lambda field: not field.name.endswith("endpoint")):
-        inner = _bare(field.type)
+        inner, mine = bare(field.type), is_live(field.type, above=live)
         key = f"{path}{field.name}"
         if isinstance(inner, inspect.StructType):
-            yield from _rows(inner, f"{key}.")
+            yield from _rows(inner, f"{key}.", live=mine)
         else:
-            yield _row(field, key)
+            yield _row(field, key, live=mine)
 
 
-def _row(field: inspect.Field, key: str) -> tuple[str, str, str, str]:
+def _row(field: inspect.Field, key: str, *, live: bool) -> Row:
     default = "required" if field.required else f"`{_default(field)}`"
-    return key, default, _range(field.type), description(field.type).replace("|", r"\|")
+    changed = "after a reload" if live else "after a restart"
+    return Row(key, default, _range(field.type), changed, description(field.type).replace("|", r"\|"))
 
 
 def _default(field: inspect.Field) -> str:
@@ -78,19 +94,19 @@ def _default(field: inspect.Field) -> str:
 
 
 def _range(kind: inspect.Type) -> str:
-    inner = _bare(kind)
+    inner = bare(kind)
     if isinstance(inner, inspect.LiteralType):
         return ", ".join(f"`{word}`" for word in sorted(inner.values))
+    if isinstance(inner, inspect.UnionType) and not any(
+        isinstance(one, inspect.StructType | inspect.BoolType) for one in inner.types
+    ):
+        return ", or ".join(filter(None, map(_range, inner.types)))
     low, high = getattr(inner, "ge", None), getattr(inner, "le", None)
     measure = quantity(kind)
     texts = [quantity_text(limit, measure) for limit in (low, high) if limit is not None]
     if len(texts) == 2:
         return f"{texts[0]} to {texts[1]}"
     return "" if not texts else f"from {texts[0]}" if low is not None else f"to {texts[0]}"
-
-
-def _bare(kind: inspect.Type) -> inspect.Type:
-    return kind.type if isinstance(kind, inspect.Metadata) else kind
 
 
 def summary() -> str:

@@ -16,6 +16,7 @@ from otelbpf.config.settings import (
     Size,
     Slow,
     Spool,
+    Throttle,
     Tls,
 )
 
@@ -31,6 +32,7 @@ __all__ = [
     "Size",
     "Slow",
     "Spool",
+    "Throttle",
     "Tls",
     "load",
     "loads",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import inspect
 
-from otelbpf.config import quantities
+from otelbpf.config import kinds, quantities
 from otelbpf.config.document import Listing, Scalar, Table, key_path, printable
 from otelbpf.config.settings import EXPORTERS, OLDER_NAMES
 from otelbpf.errors import ConfigError
@@ -101,16 +101,29 @@ class Filler:
         return Table(node.place)
 
     def _union(self, types: Sequence[inspect.Type], node: Node, path: str) -> Any:
-        """Words, a switch or one struct: a map is the struct, anything else one of the words."""
+        """Words, a switch, a number or one struct: a map is the struct, anything else one of the words."""
         structs = [kind for kind in types if isinstance(kind, inspect.StructType)]
         words = [kind for kind in types if isinstance(kind, inspect.LiteralType)]
+        numbers = [kind for kind in types if isinstance(kinds.bare(kind), inspect.IntType | inspect.FloatType)]
         if structs and isinstance(node, Table):
             return self._struct(structs[0], node, path)
         if words and isinstance(node, Scalar) and isinstance(node.value, bool) and _takes_switch(types):
             return node.value
+        if words and numbers and not (isinstance(node, Scalar) and node.value in words[0].values):
+            return self._number(words[0], numbers[0], node, path)
         if words:
             return self.fill(words[0], node, path)
         return self._attribute(node, path)
+
+    def _number(self, words: inspect.LiteralType, kind: inspect.Type, node: Node, path: str) -> Any:
+        """The value of *node*, which is a number as it is none of *words*."""
+        name = kinds.quantity(kind)
+        try:
+            return scalar(kinds.bare(kind), node, name)
+        except ValueError as error:
+            what = f"{_shown(node, name)} {error}, or {' or '.join(sorted(map(str, words.values)))}"
+            self._problems.add(node.place, path, what)
+            return None
 
     def _attribute(self, node: Node, path: str) -> Any:
         """The value of an attribute, which may be of any plain type."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, inspect
 
 from otelbpf.config import quantities
-from otelbpf.config.settings import EXPORTERS, Config, Slow
+from otelbpf.config.kinds import bare, quantity, variable
+from otelbpf.config.settings import EXPORTERS, Config, Slow, Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ def _after_endpoints(field: inspect.Field) -> bool:
 def _setting(name: str, value: Any, kind: inspect.Type, depth: int, *, comments: bool) -> Iterator[str]:
     indent = "  " * depth
     note = description(kind) if comments else ""
-    if isinstance(value, Struct) and not isinstance(value, Slow):
+    if isinstance(value, Struct) and not isinstance(value, Slow | Throttle):
         yield _with_note(f"{indent}{name}:", note)
         yield from _group(value, type(value), depth + 1, comments=comments)
     elif isinstance(value, dict) and value:
@@ -88,38 +89,14 @@ def _with_note(line: str, note: str) -> str:
 
 
 def _item(kind: inspect.Type) -> inspect.Type:
-    kind = _bare(kind)
+    kind = bare(kind)
     return kind.value_type if isinstance(kind, inspect.DictType) else kind
-
-
-def _bare(kind: inspect.Type) -> inspect.Type:
-    while isinstance(kind, inspect.Metadata):
-        kind = kind.type
-    return kind
 
 
 def description(kind: inspect.Type) -> str:
     """What a setting means."""
     notes = kind.extra_json_schema if isinstance(kind, inspect.Metadata) else None
     return str((notes or {}).get("description", ""))
-
-
-def quantity(kind: inspect.Type) -> str:
-    """`duration`, `size`, `secret` …: how a setting is written."""
-    while isinstance(kind, inspect.Metadata):
-        if kind.extra and "quantity" in kind.extra:
-            return str(kind.extra["quantity"])
-        kind = kind.type
-    return ""
-
-
-def variable(kind: inspect.Type) -> str:
-    """The variable that a setting is taken from where nothing else is said."""
-    while isinstance(kind, inspect.Metadata):
-        if kind.extra and "variable" in kind.extra:
-            return str(kind.extra["variable"])
-        kind = kind.type
-    return ""
 
 
 def written(value: Any, kind: inspect.Type) -> Any:
@@ -129,13 +106,15 @@ def written(value: Any, kind: inspect.Type) -> Any:
         return HIDDEN if value else ""
     if name == "duration":
         return quantities.duration_text(value)
-    return quantities.size_text(value) if "size" in name else value
+    return quantities.size_text(value) if "size" in name and isinstance(value, int) else value
 
 
 def text(value: Any, kind: inspect.Type) -> str:
     """*value* as YAML on one line."""
     if isinstance(value, Slow):
         return f"{{slow: {quantities.duration_text(value.slow)}}}"
+    if isinstance(value, Throttle):
+        return f"{{rate: {value.rate}, burst: {value.burst}}}"
     if isinstance(value, tuple | list):
         return f"[{', '.join(scalar(item, flow=True) for item in value)}]"
     if isinstance(value, dict):

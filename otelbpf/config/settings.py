@@ -13,9 +13,13 @@ from msgspec import Meta
 MIB = 2**20
 
 
-def says(description: str, **limits: Any) -> Meta:
-    """What a setting means, in one line; *limits* are msgspec's (ge, le, min_length)."""
-    return Meta(description=description, **limits)
+def says(description: str, *, live: bool | None = None, **limits: Any) -> Meta:
+    """What a setting means, in one line; *limits* are msgspec's (ge, le, min_length).
+
+    *live* says whether a reload applies a change of it (False: it needs a restart); of a group it holds for all in it
+    that do not say otherwise. Who makes a setting live lets its stage follow (`reload.py`).
+    """
+    return Meta(description=description, extra=None if live is None else {"live": live}, **limits)
 
 
 def _quantity(name: str) -> Meta:
@@ -26,6 +30,7 @@ Duration = Annotated[float, _quantity("duration")]
 Size = Annotated[int, _quantity("size")]
 MAX_LISTED = 512
 """Of ports and of addresses: two such lists fill a map of the kernel half."""
+Cores = Annotated[float, Meta(ge=0.01, le=1024)]
 RingSize = Annotated[int, _quantity("ring size"), Meta(ge=4096, le=1024 * MIB)]
 """Rounded up to a power of two on reading."""
 Network = Annotated[str, _quantity("network")]
@@ -40,13 +45,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A group of settings; nothing in it changes after it was read."""
 
 
+class Throttle(Settings, frozen=True, kw_only=True):
+    rate: Annotated[int, says("Events a second that are told one by one.", ge=1, le=10**7)]
+    burst: Annotated[int, says("Events that may come at once.", ge=1, le=10**6)] = 1000
+
+
+Throttling = Annotated[
+    Literal["off"] | Throttle,
+    says(
+        "Events of one container, or other cgroup, a second and at once; what is beyond is counted only; off: none.",
+        live=True,
+    ),
+]
+
+
 class TcpConnection(Settings, frozen=True, kw_only=True):
     enabled: Annotated[bool, says("Watch TCP connections.")] = True
     ring_size: Annotated[
         RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
     ] = 2 * MIB
+    throttle: Throttling = Throttle(rate=100_000, burst=4000)
     max_tracked: Annotated[
-        int, says("Living connections whose counters are kept between two snapshots.", ge=1024, le=2**22)
+        int,
+        says(
+            "Living connections counted at each snapshot; those beyond it are counted when they end.", ge=1024, le=2**22
+        ),
     ] = 65536
 
 
@@ -55,6 +78,7 @@ class DnsLookup(Settings, frozen=True, kw_only=True):
     ring_size: Annotated[
         RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
     ] = 4 * MIB
+    throttle: Throttling = Throttle(rate=150_000, burst=3000)
     ports: Annotated[
         tuple[Port, ...], says("Ports on which DNS is spoken, over UDP and TCP.", min_length=1, max_length=16)
     ] = (53,)
@@ -69,6 +93,7 @@ class Process(Settings, frozen=True, kw_only=True):
     ring_size: Annotated[
         RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
     ] = 1 * MIB
+    throttle: Throttling = Throttle(rate=20_000, burst=1000)
 
 
 class Probes(Settings, frozen=True, kw_only=True):
@@ -103,7 +128,7 @@ class Addresses(Settings, frozen=True, kw_only=True):
 
 
 class Filters(Settings, frozen=True, kw_only=True):
-    exclude_self: Annotated[bool, says("Leave out what the agent itself does.")] = True
+    exclude_self: Annotated[bool, says("Leave out what the agent itself does.", live=False)] = True
     cgroups: Annotated[Globs, says("By cgroup of the process.")] = Globs()
     ports: Annotated[Ports, says("By port, local or remote.")] = Ports()
     addresses: Annotated[Addresses, says("By address of the other end.")] = Addresses()
@@ -117,11 +142,13 @@ class Attributes(Settings, frozen=True, kw_only=True):
 
 
 class Metrics(Settings, frozen=True, kw_only=True):
-    interval: Annotated[Duration, says("Time between two exports.", ge=1, le=3600)] = 15.0
+    interval: Annotated[Duration, says("Time between two exports.", live=True, ge=1, le=3600)] = 15.0
     max_series: Annotated[int, says("Series of one metric; what is beyond is summed as overflow.", ge=1, le=10**7)] = (
         5000
     )
-    series_ttl: Annotated[Duration, says("A series without news for so long is forgotten.", ge=1, le=86400)] = 300.0
+    series_ttl: Annotated[
+        Duration, says("A series without news for so long is forgotten.", live=True, ge=1, le=86400)
+    ] = 300.0
     temporality: Annotated[
         Literal["cumulative", "delta"], says("cumulative: totals since the start; delta: since the last export.")
     ] = "cumulative"
@@ -210,12 +237,17 @@ class SendingQueue(Settings, frozen=True, kw_only=True):
         Size, says("Encoded requests that may wait, of each signal; the oldest is dropped and counted.", ge=4 * MIB)
     ] = 32 * MIB
     num_consumers: Annotated[
-        int, says("Requests under way at one time; with more than one they may arrive out of order.", ge=1, le=32)
+        int,
+        says(
+            "Requests under way at one time; with more than one they may arrive out of order.", live=False, ge=1, le=32
+        ),
     ] = 1
 
 
 class Spool(Settings, frozen=True, kw_only=True):
-    directory: Annotated[str, says("Where what waits is kept on disk too, to outlive the agent; empty: nowhere.")] = ""
+    directory: Annotated[
+        str, says("Where what waits is kept on disk too, to outlive the agent; empty: nowhere.", live=False)
+    ] = ""
     max_size: Annotated[
         Size, says("Room on disk of this exporter; the oldest is dropped and counted.", ge=16 * MIB)
     ] = 1024 * MIB
@@ -302,19 +334,38 @@ class Config(Settings, frozen=True, kw_only=True):
     """The whole of it; `Config()` is what an empty file gives, before the standard variables are looked at."""
 
     probes: Annotated[Probes, says("What is watched.")] = Probes()
-    filters: Annotated[Filters, says("What is left out; decided in the kernel where it can be.")] = Filters()
-    attributes: Annotated[Attributes, says("How attributes are written.")] = Attributes()
+    filters: Annotated[Filters, says("What is left out; decided in the kernel where it can be.", live=True)] = Filters()
+    attributes: Annotated[Attributes, says("How attributes are written.", live=True)] = Attributes()
     metrics: Annotated[Metrics, says("Metrics: made from every event.")] = Metrics()
-    logs: Annotated[Logs, says("Log records: all, failed, off, or {slow: 100ms} = failed or slower.")] = Logs()
-    connection_id: Annotated[ConnectionId, says("What both ends of a connection have in common.")] = ConnectionId()
-    resource: Annotated[Resource, says("What is known of everything here.")] = Resource()
+    logs: Annotated[Logs, says("Log records: all, failed, off, or {slow: 100ms} = failed or slower.", live=True)] = (
+        Logs()
+    )
+    connection_id: Annotated[ConnectionId, says("What both ends of a connection have in common.", live=True)] = (
+        ConnectionId()
+    )
+    resource: Annotated[Resource, says("What is known of everything here.", live=True)] = Resource()
     kubernetes: Annotated[Kubernetes, says("Names of pods, workloads and services, from the API server.")] = (
         Kubernetes()
     )
     exporters: Annotated[
         dict[str, OtlpGrpc | OtlpHttp | Console],
-        says("Where it goes; empty: OTLP to what OTEL_EXPORTER_OTLP_ENDPOINT names, else the console."),
+        says("Where it goes; empty: OTLP to what OTEL_EXPORTER_OTLP_ENDPOINT names, else the console.", live=True),
     ] = {}
-    telemetry: Annotated[Telemetry, says("The agent's signals about itself.")] = Telemetry()
+    telemetry: Annotated[Telemetry, says("The agent's signals about itself.", live=True)] = Telemetry()
     health: Annotated[Health, says("Whether the agent lives and is ready, over HTTP.")] = Health()
-    shutdown_timeout: Annotated[Duration, says("Longest time to send what is left when stopping.", ge=0, le=600)] = 5.0
+    memory_limit: Annotated[
+        Literal["auto", "off"] | Annotated[Size, Meta(ge=96 * MIB)],
+        says(
+            "From 80 % of it queues, then log records are shed; auto: the limit of the agent's cgroup, if it has one."
+        ),
+        _quantity("size"),
+    ] = "auto"
+    cpu_limit: Annotated[
+        Literal["auto", "off"] | Cores,
+        says(
+            "Cores, such as 0.2; beyond it records are sampled, then left out; auto: the quota of the agent's cgroup."
+        ),
+    ] = "auto"
+    shutdown_timeout: Annotated[
+        Duration, says("Longest time to send what is left when stopping.", live=True, ge=0, le=600)
+    ] = 5.0

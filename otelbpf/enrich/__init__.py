@@ -69,6 +69,10 @@ class Enrichment:
     def __exit__(self, *_: object) -> None:
         """Nothing is held open."""
 
+    def follow(self, config: Config) -> None:
+        """Describes resources as *config* says from now on; between two batches."""
+        self._resources.follow(config.resource.attributes, config.metrics.series_ttl * RESOURCES_OUTLIVE_SERIES)
+
     def learn(self, batches: Sequence[Batch]) -> None:
         """Takes in what the batches of one tick teach: cgroups first, for executions are in them."""
         if not self._walked:
@@ -107,7 +111,7 @@ class Enrichment:
                 if "cookie" in fields
                 else self._addresses.of_lookups(batch)
             )
-        return Batch(batch.probe, batch.rows, batch.clock_offset_ns, columns, batch.snapshot)
+        return Batch(batch.probe, batch.rows, batch.clock_offset_ns, columns, batch.snapshot, batch.totals)
 
     def counters(self) -> dict[str, Counters]:
         """Cache → how it fares."""

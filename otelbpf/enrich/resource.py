@@ -94,6 +94,16 @@ class Resources:
         }
         self._host = {**{name: value for name, value in found.items() if value is not None}, **self._attributes}
 
+    def follow(self, attributes: Mapping[str, object], forget_after_s: float) -> None:
+        """Other attributes of the user's own, which make other resources, and another time from now on."""
+        self._forget_after_ns = int(forget_after_s * NS_PER_S)
+        if attributes is self._attributes:  # a reload leaves what has not changed
+            return
+        self._attributes = attributes
+        self._node_name = ""
+        self._known.clear()
+        self.ask_host()
+
     def learn(self, executed: Batch, processes: Categorical) -> None:
         """Takes in executions: the first one in a container names it."""
         head = executed.rows["head"]

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from otelbpf.config import Console, OtlpGrpc, OtlpHttp, Retry, SendingQueue
+from otelbpf.errors import OtelbpfError, described
 from otelbpf.export.console import ConsoleTransport
+from otelbpf.export.former import Former, together
 from otelbpf.export.otlp_grpc import GrpcTransport
 from otelbpf.export.otlp_http import HttpTransport
 from otelbpf.export.reach import probe
 from otelbpf.export.sender import Sender
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
-    from otelbpf.config import Config
+    from otelbpf.config import Config, Spool
+    from otelbpf.export.account import SignalLedger
     from otelbpf.export.keeper import SpoolSize
-    from otelbpf.export.queue import QueueSize, SignalLedger
+    from otelbpf.export.news import Watcher
+    from otelbpf.export.queue import QueueSize
     from otelbpf.export.request import Request
-    from otelbpf.export.sender import Watcher
+    from otelbpf.export.transport import Transport
 
 
-__all__ = ["Exporter", "Exporters", "exporters", "probe", "sender"]
+__all__ = ["Exporter", "Exporters", "Parts", "exporters", "parts", "probe", "sender"]
 
 
 class Exporter(Protocol):
@@ -34,6 +39,10 @@ class Exporter(Protocol):
     """otel.component.type."""
     watchers: list[Watcher]
 
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended one of its threads, if that was not the end."""
+
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
 
@@ -42,6 +51,14 @@ class Exporter(Protocol):
 
     def wait_for_room(self, request: Request) -> None:
         """Returns when `export` would take *request* without a loss."""
+
+    def keep_within(self, share: float, signals: Collection[str]) -> None:
+        """From now on lets *share* of what may wait in memory of each of *signals* wait, and counts what is beyond."""
+
+    def follow(
+        self, transport: Transport, retry: Retry, queue: SendingQueue, signals: Collection[str], spool: Spool | None
+    ) -> None:
+        """Goes on with other settings and with all that waits."""
 
     def begin_flush(self, deadline: float) -> None:
         """Tells it that the end is near, so that several hurry at the same time."""
@@ -59,17 +76,21 @@ class Exporters:
 
     def __init__(self, members: Iterable[Exporter]) -> None:
         self.members = tuple(members)
-        self._open = ExitStack()
+        self.former = Former()
+        self._watchers: list[Watcher] = []
+        self._replacing = threading.Lock()
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
             for member in self.members:
                 opened.enter_context(member)
-            self._open = opened.pop_all()
+            opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        with ExitStack() as open_:
+            for member in self._all():
+                open_.push(member)
 
     def export(self, request: Request) -> None:
         """Gives *request* to every exporter; never waits."""
@@ -82,6 +103,12 @@ class Exporters:
             member.wait_for_room(request)
             member.export(request)
 
+    def keep_within(self, share: float, signals: Collection[str]) -> None:
+        """From now on *share* of the room for what waits is given to each of *signals*; what is beyond goes, the oldest
+        first, counted."""
+        for member in self.members:
+            member.keep_within(share, signals)
+
     def flush(self, deadline: float) -> bool:
         """Sends what is queued until *deadline* (time.monotonic); what is left stays in the spool, or is dropped as `shutdown`.
 
@@ -90,32 +117,69 @@ class Exporters:
         for member in self.members:
             member.begin_flush(deadline)
         in_time = [member.flush(deadline) for member in self.members]
-        return all(in_time)
+        return self.former.wait(deadline) and all(in_time)
 
     def flush_within(self, seconds: float) -> bool:
         """`flush` with the time that it may take."""
         return self.flush(time.monotonic() + seconds)
 
+    def replace(self, members: Iterable[Exporter], deadline: float) -> None:
+        """From now on *members*, which are open, get the requests; those that are not among them any more end by
+        themselves until *deadline* (time.monotonic), and stay in the account. Called by who calls `export`."""
+        wanted = tuple(members)
+        gone = [member for member in self.members if member not in wanted]
+        for member in wanted:
+            member.watchers[:] = self._watchers
+        with self._replacing:
+            self.members = wanted
+            for member in gone:
+                self.former.take(member, deadline)
+
+    @property
+    def alive(self) -> bool:
+        """Whether all threads that export do so."""
+        return not any(member.failure for member in self._all())
+
+    def check(self) -> None:
+        """Raises OtelbpfError with what ended a thread of an exporter, if that was not the end."""
+        for member in self._all():
+            if member.failure is not None:
+                raise OtelbpfError(
+                    f"exporter {member.name} ended by a mistake of otelbpf: {described(member.failure)}; please report it"
+                )
+
     def watch(self, watcher: Watcher) -> None:
         """Lets *watcher* know how exporting goes."""
+        self._watchers.append(watcher)
         for member in self.members:
             member.watchers.append(watcher)
 
     def components(self) -> dict[str, str]:
         """Exporter → otel.component.type."""
-        return {member.name: member.component for member in self.members}
+        return self.former.components() | {member.name: member.component for member in self.members}
 
     def ledger(self) -> dict[tuple[str, str], SignalLedger]:
         """(exporter, signal) → its account; each exporter's of one moment."""
-        return {(member.name, signal): entry for member in self.members for signal, entry in member.ledger().items()}
+        with self._replacing:
+            accounts = self.former.ledger()
+            for member in self.members:
+                for signal, account in member.ledger().items():
+                    accounts[member.name, signal] = together(accounts.get((member.name, signal)), account)
+        return accounts
 
     def sizes(self) -> dict[tuple[str, str], QueueSize]:
         """(exporter, signal) → how full its queue is."""
-        return {(member.name, signal): size for member in self.members for signal, size in member.sizes().items()}
+        return {(member.name, signal): size for member in self._all() for signal, size in member.sizes().items()}
 
     def spools(self) -> dict[str, SpoolSize]:
         """Exporter → how full its spool is, for those that have one."""
-        return {member.name: size for member in self.members if (size := member.spool_size()) is not None}
+        return {member.name: size for member in self._all() if (size := member.spool_size()) is not None}
+
+    def _all(self) -> Iterator[Exporter]:
+        """Also those that are about to end."""
+        with self._replacing:
+            present = (*self.former.members, *self.members)
+        yield from present
 
 
 def exporters(config: Config) -> Exporters:
@@ -123,10 +187,24 @@ def exporters(config: Config) -> Exporters:
     return Exporters(sender(name, settings) for name, settings in config.exporters.items())
 
 
+class Parts(NamedTuple):
+    """What an exporter is made of, by its settings."""
+
+    transport: Transport
+    retry: Retry
+    queue: SendingQueue
+    signals: Collection[str]
+    spool: Spool | None
+
+
+def parts(name: str, settings: OtlpGrpc | OtlpHttp | Console) -> Parts:
+    """Raises ConfigError for an endpoint that is none."""
+    if isinstance(settings, Console):
+        return Parts(ConsoleTransport(), Retry(), SendingQueue(), settings.signals, None)
+    transport = GrpcTransport(name, settings) if isinstance(settings, OtlpGrpc) else HttpTransport(name, settings)
+    return Parts(transport, settings.retry_on_failure, settings.sending_queue, settings.signals, settings.spool)
+
+
 def sender(name: str, settings: OtlpGrpc | OtlpHttp | Console) -> Sender:
     """One exporter by its settings. Raises ConfigError for an endpoint that is none."""
-    if isinstance(settings, Console):
-        return Sender(name, ConsoleTransport(), Retry(), SendingQueue(), settings.signals)
-    transport = GrpcTransport(name, settings) if isinstance(settings, OtlpGrpc) else HttpTransport(name, settings)
-    queue, retry = settings.sending_queue, settings.retry_on_failure
-    return Sender(name, transport, retry, queue, settings.signals, settings.spool)
+    return Sender(name, *parts(name, settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otelbpf.signals import names
@@ -34,6 +35,8 @@ class Reading(NamedTuple):
     process: OwnProcess
     components: Mapping[str, str]
     """Exporter → otel.component.type."""
+    reloads: Mapping[str, int] = MappingProxyType({"": 0})
+    """What was wrong, empty for nothing → configurations that were read again."""
 
 
 def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable[Observed]]]]:
@@ -56,15 +59,25 @@ def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable
     yield names.METRIC_OTELBPF_AGENT_MAP_CAPACITY, map_capacity
     yield names.METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS, enrichment_lookups
     yield names.METRIC_OTELBPF_AGENT_SERIES, series
+    yield names.METRIC_OTELBPF_AGENT_LOG_RECORDS, log_records
+    yield names.METRIC_OTELBPF_AGENT_GUARD_STEP, guard_step
+    yield names.METRIC_OTELBPF_AGENT_GUARD_STEPS, guard_steps
+    yield names.METRIC_OTELBPF_AGENT_GUARD_USAGE, guard_usage
     yield names.METRIC_OTELBPF_AGENT_HOLD_ROWS, hold_rows
     yield names.METRIC_OTELBPF_AGENT_WATCH_STATUS, watch_status
     yield names.METRIC_OTELBPF_AGENT_WATCH_OUTAGE, watch_outage
     yield names.METRIC_OTELBPF_AGENT_WATCH_OBJECTS, watch_objects
     yield names.METRIC_OTELBPF_AGENT_NAT_ENTRIES, nat_entries
     yield names.METRIC_OTELBPF_AGENT_NAT_OVERFLOWS, nat_overflows
+    yield names.METRIC_OTELBPF_AGENT_CONFIG_RELOADS, config_reloads
     yield names.METRIC_PROCESS_CPU_TIME, cpu_time
     yield names.METRIC_PROCESS_MEMORY_USAGE, memory_usage
     yield names.METRIC_PROCESS_UNIX_FILE_DESCRIPTOR_COUNT, descriptors
+
+
+def config_reloads(reading: Reading) -> Iterator[Observed]:
+    for wrong, count in reading.reloads.items():
+        yield count, {names.ERROR_TYPE: wrong} if wrong else {}
 
 
 def kernel_events(reading: Reading) -> Iterator[Observed]:
@@ -170,6 +183,30 @@ def enrichment_lookups(reading: Reading) -> Iterator[Observed]:
 def series(reading: Reading) -> Iterator[Observed]:
     for metric, count in reading.agent.series.items():
         yield count, {names.OTELBPF_METRIC_NAME: metric}
+
+
+def log_records(reading: Reading) -> Iterator[Observed]:
+    for probe, detail in reading.agent.details.items():
+        of_probe: dict[str, str] = {names.OTELBPF_PROBE_NAME: probe}
+        yield detail.made, of_probe | {names.OTELBPF_RECORD_OUTCOME: "made"}
+        for limit, count in detail.shed.items():
+            yield count, of_probe | {names.OTELBPF_RECORD_OUTCOME: "shed", names.ERROR_TYPE: limit}
+
+
+def guard_step(reading: Reading) -> Iterator[Observed]:
+    for guard in reading.agent.guards:
+        yield guard.level, {names.OTELBPF_GUARD_NAME: guard.name}
+
+
+def guard_steps(reading: Reading) -> Iterator[Observed]:
+    for guard in reading.agent.guards:
+        for direction, count in (("down", guard.downs), ("up", guard.ups)):
+            yield count, {names.OTELBPF_GUARD_NAME: guard.name, names.OTELBPF_GUARD_DIRECTION: direction}
+
+
+def guard_usage(reading: Reading) -> Iterator[Observed]:
+    for guard in reading.agent.guards:
+        yield guard.used, {names.OTELBPF_GUARD_NAME: guard.name}
 
 
 def hold_rows(reading: Reading) -> Iterator[Observed]:

@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otelbpf.export.answer import SPOOL_CORRUPT, SPOOL_EXPIRED, SPOOL_FULL
-from otelbpf.export.queue import NEVER, SHELF_ROWS
+from otelbpf.export.backlog import SHELF_ROWS
+from otelbpf.export.lane import NEVER
 from otelbpf.export.spool import PAGE_BYTES, Spool, SpoolCorruptError, SpoolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from otelbpf.config import Spool as Settings
-    from otelbpf.export.queue import Queue, Waiting, Work
+    from otelbpf.export.backlog import Work
+    from otelbpf.export.queue import Queue
+    from otelbpf.export.waiting import Waiting
 
 log = logging.getLogger("otelbpf.export")
 
@@ -51,6 +54,7 @@ class Keeper:
     def __init__(self, name: str, queue: Queue, settings: Settings, lose: Callable[[str, str, int, str], None]) -> None:
         self.name = name
         self._queue = queue
+        self._backlog = queue.backlog
         self._settings = settings
         self._lose = lose
         self._spool = Spool(Path(settings.directory), name)
@@ -60,10 +64,16 @@ class Keeper:
         self._expire_at = 0.0
         self._used_bytes = 0
         self._stopping = threading.Event()
+        self.failure: BaseException | None = None
+        """What ended its thread, if that was not `finish`."""
         self._thread = threading.Thread(target=self._run, name=f"spool {name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def follow(self, settings: Settings) -> None:
+        """Another size and age from now on; the directory stays as it was."""
+        self._settings = settings
 
     def finish(self, deadline: float) -> None:
         """Writes what is not yet on disk until *deadline* (time.monotonic), and ends."""
@@ -83,19 +93,21 @@ class Keeper:
         if body is None:
             self._drop(entry, SPOOL_CORRUPT)
             return False
-        self._queue.loaded(entry, body)
+        self._backlog.loaded(entry, body)
         return True
 
     def size(self) -> SpoolSize:
-        oldest = self._queue.oldest_on_disk_ns().values()
-        return SpoolSize(self._queue.spooled_bytes(), self._settings.max_size, min(oldest, default=None))
+        return SpoolSize(self._backlog.size_bytes(), self._settings.max_size, self._backlog.oldest_ns())
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._step(self._wait_s())
-        self._retry_at = 0.0
-        self._step(0.0)
-        self._spool.__exit__()
+        try:
+            while not self._stopping.is_set():
+                self._step(self._wait_s())
+            self._retry_at = 0.0
+            self._step(0.0)
+            self._spool.__exit__()
+        except BaseException as failure:  # noqa: BLE001 - kept for the main thread, which ends the agent with it
+            self.failure = failure
 
     def _wait_s(self) -> float:
         return IDLE_S if self._open and not self._trouble else max(0.0, self._retry_at - time.monotonic())
@@ -106,7 +118,7 @@ class Keeper:
                 self._stopping.wait(timeout_s)
                 self._enter()
             self._resume()
-            self._do(self._queue.work(timeout_s))
+            self._do(self._backlog.work(timeout_s))
             self._expire()
         except SpoolCorruptError as error:
             self._start_afresh(error)
@@ -118,18 +130,18 @@ class Keeper:
         kept = self._spool.kept()
         self._used_bytes = self._spool.size_bytes()
         self._open = True
-        self._queue.recover(kept)
+        self._backlog.recover(kept)
         if items := sum(found.items for found in kept.values()):
             log.info("exporter %s: %d items of an earlier run wait in %s", self.name, items, self._spool.path)
 
     def _resume(self) -> None:
         """Lets what waits be written, again if the disk took nothing for a while."""
-        if self._queue.write_delay_s == NEVER and time.monotonic() >= self._retry_at:
-            self._queue.write_delay_s = 0.0 if self._stopping.is_set() else WRITE_DELAY_S
+        if not self._backlog.is_written and time.monotonic() >= self._retry_at:
+            self._backlog.write_after(0.0 if self._stopping.is_set() else WRITE_DELAY_S)
 
     def _do(self, work: Work) -> None:
         for signal, known in work.shelves:
-            self._queue.shelve(signal, self._spool.rows(signal, known, SHELF_ROWS))
+            self._backlog.shelve(signal, self._spool.rows(signal, known, SHELF_ROWS))
         if not (work.write or work.forget):
             return
         forget = work.forget
@@ -137,10 +149,10 @@ class Keeper:
             forget += self._make_room(sum(entry.size + PAGE_BYTES for entry in piece))
             # A request may have been answered since it was looked at: then it is written in vain, and forgotten next.
             rows = self._spool.write([entry.request for entry in piece], forget)
-            self._queue.stored(zip(piece, rows, strict=True), forget)
+            self._backlog.stored(zip(piece, rows, strict=True), forget)
             forget = []
         self._used_bytes = self._spool.size_bytes()
-        if self._queue.spooled_bytes() == 0:
+        if self._backlog.size_bytes() == 0:
             self._spool.shrink()
         if self._trouble and work.write:
             self._trouble = ""
@@ -157,20 +169,20 @@ class Keeper:
         return rows
 
     def _oldest(self) -> Waiting | None:
-        signal = self._queue.fullest()
+        signal = self._backlog.fullest()
         if signal is None:
-            for short, known in self._queue.work(0.0).shelves:
-                self._queue.shelve(short, self._spool.rows(short, known, SHELF_ROWS))
-            signal = self._queue.fullest()
-        return self._queue.take_oldest(signal) if signal is not None else None
+            for short, known in self._backlog.work(0.0).shelves:
+                self._backlog.shelve(short, self._spool.rows(short, known, SHELF_ROWS))
+            signal = self._backlog.fullest()
+        return self._backlog.take_oldest(signal) if signal is not None else None
 
     def _expire(self) -> None:
         if time.monotonic() < self._expire_at:
             return
         self._expire_at = time.monotonic() + IDLE_S
         limit_ns = time.time_ns() - int(self._settings.max_age * 1e9)
-        for signal in self._queue.ledger():
-            while (entry := self._queue.take_oldest(signal, before_ns=limit_ns)) is not None:
+        for signal in self._backlog.signals():
+            while (entry := self._backlog.take_oldest(signal, before_ns=limit_ns)) is not None:
                 self._drop(entry, SPOOL_EXPIRED)
 
     def _drop(self, entry: Waiting, reason: str) -> None:
@@ -186,14 +198,14 @@ class Keeper:
             self._pause(other)
             return
         log.warning("exporter %s: %s; it is set aside as %s", self.name, error, aside)
-        for signal, items in self._queue.unspool(SPOOL_CORRUPT).items():
+        for signal, items in self._backlog.unspool(SPOOL_CORRUPT).items():
             self._lose(signal, SPOOL_CORRUPT, items, str(error))
 
     def _pause(self, error: SpoolError) -> None:
         """From now on in memory only, for a while."""
         self._complain(error)
         self._retry_at = time.monotonic() + RETRY_S
-        self._queue.write_delay_s = NEVER
+        self._backlog.write_after(NEVER)
         if self._open and not self._stopping.is_set():
             self._clean_up()
 
@@ -201,9 +213,9 @@ class Keeper:
         """What has its answer is forgotten even when nothing more can be written."""
         try:
             self._spool.empty_log()
-            forget = self._queue.work(0.0).forget
+            forget = self._backlog.work(0.0).forget
             self._spool.write((), forget)
-            self._queue.stored((), forget)
+            self._backlog.stored((), forget)
         except SpoolError:
             self._stopping.wait(RETRY_S)
 

@@ -6,15 +6,15 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from otelbpf.export.queue import SignalLedger
+from otelbpf.export.account import SignalLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from otelbpf.export.keeper import SpoolSize
+    from otelbpf.export.news import Watcher
     from otelbpf.export.queue import QueueSize
     from otelbpf.export.request import Request
-    from otelbpf.export.sender import Watcher
 
 Value = str | bool | int | float | bytes | list[Any] | dict[str, Any] | None
 
@@ -74,6 +74,9 @@ class Memory:
 
     def wait_for_room(self, request: Request) -> None:
         """There always is."""
+
+    def keep_within(self, share: float, signals: Collection[str]) -> None:
+        """Nothing waits here."""
 
     def begin_flush(self, deadline: float) -> None:
         pass

@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from otelbpf.enrich.kubernetes.watcher import WatchState
+    from otelbpf.export.account import SignalLedger
     from otelbpf.export.keeper import SpoolSize
-    from otelbpf.export.queue import QueueSize, SignalLedger
+    from otelbpf.export.queue import QueueSize
+    from otelbpf.guards.guard import GuardState
     from otelbpf.ledger import EventLedger
+    from otelbpf.signals.sampling import DetailLedger
 
 State = Literal["attached", "degraded", "failed", "off"]
 
@@ -61,6 +64,10 @@ class AgentNumbers:
     """How the watches of the API server fare."""
     held: Mapping[str, int] = field(default_factory=dict)
     """Outcome → rows that have waited for their pod."""
+    details: Mapping[str, DetailLedger] = field(default_factory=dict)
+    """Probe → its log records that were due."""
+    guards: Sequence[GuardState] = ()
+    """How the agent's own limits stand."""
     nat: tuple[int, int] | None = None
     """Translated connections that are remembered, and overflows of what tells of them."""
 

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from otelbpf import __version__
@@ -19,7 +20,7 @@ from otelbpf.export.files import Headers
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from opentelemetry._logs import Logger
     from opentelemetry.metrics import Meter
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from otelbpf.config import Tls
 
 LOG_DELAY_MS = 1000
+KEPT = 1000
+"""Events that wait for the peer; there are a few a minute."""
 
 
 class Sdk:
@@ -47,7 +50,8 @@ class Sdk:
         reader = PeriodicExportingMetricReader(metric_exporter, interval_s * 1000, settings.timeout * 1000)
         self._meters = MeterProvider([reader], identity, shutdown_on_exit=False)
         self._loggers = LoggerProvider(identity, shutdown_on_exit=False)
-        self._loggers.add_log_record_processor(BatchLogRecordProcessor(log_exporter, LOG_DELAY_MS))
+        keeping: Any = KeepingExporter(log_exporter)
+        self._loggers.add_log_record_processor(BatchLogRecordProcessor(keeping, LOG_DELAY_MS))
 
     def meter(self) -> Meter:
         return self._meters.get_meter(names.SCOPE_AGENT, __version__, names.SCHEMA_URL)
@@ -71,6 +75,33 @@ class Sdk:
         for thread in closing:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in closing)
+
+
+class KeepingExporter:
+    """Another exporter of the SDK's, whose failures cost nothing: what it could not send goes with the next that comes.
+
+    The SDK forgets a batch after a few seconds. But what happened while the peer was away is what one wants to know
+    when it is back; and the first thing that happens then, is that the agent says so.
+    """
+
+    def __init__(self, exporter: Any) -> None:
+        self._exporter = exporter
+        self._kept: deque[Any] = deque(maxlen=KEPT)
+
+    def export(self, batch: Sequence[Any]) -> Any:
+        from opentelemetry.sdk._logs.export import LogRecordExportResult
+
+        self._kept.extend(batch)
+        result = self._exporter.export(tuple(self._kept))
+        if result is LogRecordExportResult.SUCCESS:
+            self._kept.clear()
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return bool(self._exporter.force_flush(timeout_millis))
 
 
 def silence() -> None:

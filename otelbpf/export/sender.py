@@ -5,86 +5,40 @@ The producer only ever puts into the queue. Whether the peer is there, slow or w
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
-from otelbpf.export import cut
-from otelbpf.export.answer import GIVEN_UP, QUEUE_FULL, REJECTED, SHUTDOWN, Accepted, Answer, Failure
+from otelbpf.errors import described
+from otelbpf.export.answer import GIVEN_UP, MEMORY_LIMIT, MISTAKE, REJECTED, SHUTDOWN, Accepted, Failure
 from otelbpf.export.backoff import Backoff
-from otelbpf.export.diagnose import diagnose
+from otelbpf.export.isolation import Isolation
 from otelbpf.export.keeper import Keeper
-from otelbpf.export.queue import NEVER, Family, Queue
-from otelbpf.export.request import Request
+from otelbpf.export.lane import NEVER
+from otelbpf.export.news import News
+from otelbpf.export.queue import Queue
+from otelbpf.export.route import Route
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from otelbpf.config import Retry, SendingQueue, Spool
-    from otelbpf.export.endpoint import Endpoint
+    from otelbpf.export.account import SignalLedger
     from otelbpf.export.keeper import SpoolSize
-    from otelbpf.export.queue import QueueSize, SignalLedger, Waiting
-
-log = logging.getLogger("otelbpf.export")
+    from otelbpf.export.news import Watcher
+    from otelbpf.export.queue import QueueSize
+    from otelbpf.export.request import Request
+    from otelbpf.export.transport import Transport
+    from otelbpf.export.waiting import Waiting
 
 IDLE_S = 60.0
+LEAST_BYTES = 2**20
+"""Of each signal, however little memory there is: what is sent while the peer is well passes through."""
 FLUSH_RETRY_S = 0.5
 """Longest wait for a retry while stopping: there is no time for more."""
-SUSPECT_AFTER = 4
-"""Failures of one request without an answer, after which the peer is asked whether it is well otherwise."""
 JOIN_S = 0.2
 SPOOL_S = 0.5
 """Kept of the time to stop, to write what is not yet on disk."""
-COMPLAINT_INTERVAL_S = 60.0
-
-
-class Transport(Protocol):
-    """A way to a peer. A context manager, entered by the thread with the first request; then all of them send."""
-
-    component: str
-    """otel.component.type."""
-    timeout_s: float
-
-    @property
-    def endpoint(self) -> Endpoint | None:
-        """The peer; None when it is none on the network."""
-
-    def check(self) -> None:
-        """Looks at what the settings name, without the network; raises ConfigError. Called before it is entered."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def close(self) -> None:
-        """Ends it from another thread: a `send` under way ends as soon as it can. May be called more than once."""
-
-    def send(self, request: Request, timeout_s: float) -> Answer:
-        """One try, of at most *timeout_s*; whatever goes wrong is a Failure."""
-
-
-class Watcher(Protocol):
-    """Who wants to know how exporting goes. Called by senders' threads and by the producer; must not wait."""
-
-    def acknowledged(self, exporter: str, request: Request) -> None: ...
-    def down(self, exporter: str, sentence: str) -> None: ...
-    def up(self, exporter: str) -> None: ...
-    def lost(self, exporter: str, signal: str, reason: str, items: int, message: str) -> None: ...
-
-
-class Complaints:
-    """Lets a kind of message pass once a minute, so that a log line never becomes a flood."""
-
-    def __init__(self) -> None:
-        self._due: dict[str, float] = {}
-
-    def passes(self, kind: str) -> bool:
-        now = time.monotonic()
-        if now < self._due.get(kind, 0.0):
-            return False
-        self._due[kind] = now + COMPLAINT_INTERVAL_S
-        return True
 
 
 class Sender:
@@ -103,28 +57,25 @@ class Sender:
         spool: Spool | None = None,
     ) -> None:
         self.name = name
-        self.transport = transport
+        self._route = Route(transport)
         self.component = transport.component
         self.signals = frozenset(signals)
-        self.watchers: list[Watcher] = []
+        self._news = News(name, transport.endpoint)
+        self.watchers: list[Watcher] = self._news.watchers
         self._queue = Queue(queue.max_bytes)
-        self._keeper = Keeper(name, self._queue, spool, self._lose) if spool and spool.directory else None
+        self._keeper = Keeper(name, self._queue, spool, self._news.lost) if spool and spool.directory else None
+        self._isolation = Isolation(self._queue, self._route)
         self._retry = retry
         self._backoffs: dict[str, Backoff] = {}
-        self._complaints = Complaints()
-        self._down: set[str] = set()
-        self._too_large: dict[str, int] = {}
-        self._refuses_all: set[str] = set()
-        self._lock = threading.Lock()
-        self._opened = False
         self._deadline = float("inf")
         self._stopping = threading.Event()
+        self._failure: BaseException | None = None
         self._threads = [
             threading.Thread(target=self._run, name=f"export {name}", daemon=True) for _ in range(queue.num_consumers)
         ]
 
     def __enter__(self) -> Self:
-        self.transport.check()
+        self._route.transport.check()
         if self._keeper:
             self._keeper.start()
         for thread in self._threads:
@@ -137,12 +88,38 @@ class Sender:
     def export(self, request: Request) -> None:
         """Queues *request*, if this exporter carries its signal."""
         if request.signal in self.signals and (dropped := self._queue.put(request)):
-            self._lose(request.signal, SHUTDOWN if self._stopping.is_set() else QUEUE_FULL, dropped, "")
+            reason = SHUTDOWN if self._stopping.is_set() else self._queue.room(request.signal).reason
+            self._news.lost(request.signal, reason, dropped)
+
+    def keep_within(self, share: float, signals: Collection[str]) -> None:
+        """From now on *share* of the room for what waits in memory is given to each of *signals*, but for a little; what
+        is beyond goes, the oldest first."""
+        room_bytes = max(LEAST_BYTES, int(share * self._queue.max_bytes))
+        for signal, items in self._queue.shrink(self.signals.intersection(signals), room_bytes).items():
+            self._news.lost(signal, MEMORY_LIMIT, items)
 
     def wait_for_room(self, request: Request) -> None:
         """Returns when `export` would take *request* without a loss."""
         if request.signal in self.signals:
             self._queue.wait_for_room(request)
+
+    def follow(
+        self, transport: Transport, retry: Retry, queue: SendingQueue, signals: Collection[str], spool: Spool | None
+    ) -> None:
+        """Goes on with other settings, and with all that waits: it is sent by *transport*, which was checked.
+
+        A request under way ends where it is. Where the spool is and how many threads send stays as it was.
+        """
+        former, self._route = self._route, Route(transport)
+        former.leave()
+        self._isolation = Isolation(self._queue, self._route)
+        self._news.follow(transport.endpoint)
+        self.signals = frozenset(signals)
+        self._retry = retry
+        self._backoffs.clear()
+        if self._keeper and spool:
+            self._keeper.follow(spool)
+        self._queue.follow(queue.max_bytes)
 
     def begin_flush(self, deadline: float) -> None:
         """From now on retries are made at once, and until *deadline* (time.monotonic) at the latest."""
@@ -173,33 +150,43 @@ class Sender:
         return self._keeper.size() if self._keeper else None
 
     @property
+    def failure(self) -> BaseException | None:
+        """What ended one of its threads, if that was not the end."""
+        return self._failure or (self._keeper.failure if self._keeper else None)
+
+    @property
     def is_up(self) -> bool:
         """Whether the peer took, or refused, what it was last sent of every signal."""
-        return not self._down
+        return self._news.is_up
 
     def _close(self, deadline: float = 0.0) -> None:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        self.transport.close()
+        self._route.close()
         if self._keeper:
             self._keeper.finish(max(deadline, time.monotonic() + JOIN_S))
         for signal, items in self._queue.close(SHUTDOWN).items():
-            self._lose(signal, SHUTDOWN, items, "")
+            self._news.lost(signal, SHUTDOWN, items)
         until = time.monotonic() + JOIN_S
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(max(0.0, until - time.monotonic()))
 
     def _run(self) -> None:
-        while (entry := self._next()) is not None:
-            # Opened for the first request only: what it imports must not compete with probes being attached.
-            with self._lock:
-                if not self._opened and not self._stopping.is_set():
-                    self.transport.__enter__()
-                    self._opened = True
-            if self._is_whole(entry):
+        try:
+            while (entry := self._next()) is not None:
+                self._take_care_of(entry)
+        except BaseException as failure:  # noqa: BLE001 - kept for the main thread, which ends the agent with it
+            self._failure = failure
+
+    def _take_care_of(self, entry: Waiting) -> None:
+        try:
+            if self._is_loaded(entry) and not self._isolation.halves_in_advance(entry):
                 self._send(entry)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it costs this request and not the exporter
+            if self._queue.settle(entry, dropped=MISTAKE):
+                self._news.lost(entry.request.signal, MISTAKE, entry.request.items, described(error))
 
     def _next(self) -> Waiting | None:
         while not self._stopping.is_set():
@@ -207,19 +194,21 @@ class Sender:
                 return entry
         return None
 
-    def _is_whole(self, entry: Waiting) -> bool:
-        """Whether *entry* can be sent as it is: it is in memory, and no larger than what was refused before."""
-        if entry.row and not entry.request.body and entry.size and not (self._keeper and self._keeper.load(entry)):
-            return False
-        return entry.size < self._too_large.get(entry.request.signal, entry.size + 1) or not self._halve(entry)
+    def _is_loaded(self, entry: Waiting) -> bool:
+        """Whether the body of *entry* is in memory; not so when it cannot be read from disk, which is then dealt with."""
+        on_disk_only = bool(entry.row and not entry.request.body and entry.size)
+        return not on_disk_only or (self._keeper is not None and self._keeper.load(entry))
 
     def _send(self, entry: Waiting) -> None:
         remaining_s = self._deadline - time.monotonic()
-        answer = self.transport.send(entry.request, max(0.001, min(self.transport.timeout_s, remaining_s)))
+        route = self._route
+        answer = route.send(entry.request, max(0.001, min(route.transport.timeout_s, remaining_s)))
         if isinstance(answer, Accepted):
             self._accepted(entry, answer)
         elif self._stopping.is_set():
             return  # a closed transport says nothing about the peer
+        elif route is not self._route:
+            self._again(entry, 0.0)  # the former peer's answer says nothing about the present one
         elif answer.too_large:
             self._oversized(entry, answer)
         elif answer.retryable:
@@ -232,63 +221,53 @@ class Sender:
         if not self._queue.settle(entry, rejected=answer.rejected):
             return
         self._answered(request.signal)
-        if entry.family is not None:
-            entry.family.refused = 0
-        if answer.rejected < request.items:
-            self._refuses_all.discard(request.signal)
-        for watcher in self.watchers:
-            watcher.acknowledged(self.name, request)
+        self._isolation.accepted(entry, answer.rejected)
+        self._news.acknowledged(request)
         if answer.rejected:
-            self._lose(request.signal, REJECTED, answer.rejected, answer.message)
-        elif answer.message and self._complaints.passes("warning"):
-            log.warning("exporter %s: the peer warns: %s", self.name, answer.message)
+            self._news.lost(request.signal, REJECTED, answer.rejected, answer.message)
+        elif answer.message:
+            self._news.warned(answer.message)
 
     def _oversized(self, entry: Waiting, failure: Failure) -> None:
-        signal = entry.request.signal
-        self._answered(signal)
-        self._too_large[signal] = min(entry.size, self._too_large.get(signal, entry.size))
-        if not self._halve(entry, entry.family):
+        self._answered(entry.request.signal)
+        if not self._isolation.halves_too_large(entry):
             self._reject(entry, failure)
 
     def _refused(self, entry: Waiting, failure: Failure) -> None:
         self._answered(entry.request.signal)
-        if not (failure.may_be_one_record and self._isolate(entry)):
+        if not (failure.may_be_one_record and self._isolation.halves_refused(entry)):
             self._reject(entry, failure)
-
-    def _isolate(self, entry: Waiting) -> bool:
-        """Halves what was refused, to find the record at fault, unless the peer refuses whatever it is sent."""
-        signal, items = entry.request.signal, entry.request.items
-        # The way down to one bad record is that many refusals; after as many without a record taken, all are bad.
-        family = entry.family or Family(patience=items.bit_length() + 1)
-        family.refused += 1
-        if family.refused > family.patience:
-            self._refuses_all.add(signal)
-        return signal not in self._refuses_all and self._halve(entry, family)
-
-    def _halve(self, entry: Waiting, family: Family | None = None) -> bool:
-        parts = cut.halves(entry.request)
-        if parts is None:
-            return False
-        self._queue.split(entry, parts, family)
-        return True
 
     def _reject(self, entry: Waiting, failure: Failure) -> None:
         signal, items = entry.request.signal, entry.request.items
-        if failure.reason == REJECTED:
-            self._queue.settle(entry, rejected=items)
-        else:
-            self._queue.settle(entry, dropped=failure.reason)
-        self._lose(signal, failure.reason, items, failure.text, failure)
+        rejected = failure.reason == REJECTED
+        if self._queue.settle(entry, rejected=items if rejected else 0, dropped="" if rejected else failure.reason):
+            self._news.lost(signal, failure.reason, items, failure=failure)
 
     def _failed(self, entry: Waiting, failure: Failure) -> None:
         signal = entry.request.signal
-        self._becomes_down(signal, failure)
-        if self._is_suspect(entry, failure):
+        self._news.down(signal, failure)
+        if self._deadline == float("inf") and self._isolation.suspects(entry, failure):
             self._put_apart(entry, failure)
+        elif self._queue.backs_off(signal):  # another request that was under way has failed before
+            self._again(entry, 0.0)
+        else:
+            self._try_later(entry, failure)
+
+    def _put_apart(self, entry: Waiting, failure: Failure) -> None:
+        """Halves a request that the peer does not answer, down to the record at fault, which is rejected.
+
+        A single record is believed to be it only when others were accepted meanwhile.
+        """
+        if self._isolation.halve(entry, entry.family):
             return
-        if self._queue.backs_off(signal):  # another request that was under way has failed before
-            self._queue.again(entry, 0.0)
-            return
+        if self._queue.others_pass(entry):
+            self._reject(entry, failure)
+        else:
+            self._queue.steps_aside(entry, self._backoff(entry.request.signal).wait_s(None))
+
+    def _try_later(self, entry: Waiting, failure: Failure) -> None:
+        signal = entry.request.signal
         backoff = self._backoff(signal)
         wait_s = backoff.wait_s(failure.after_s)
         tried_for_s = time.monotonic() - (entry.first_try or 0.0)
@@ -296,61 +275,19 @@ class Sender:
             # On disk it is safe, so it need not be tried until the last moment.
             wait_s = NEVER if entry.row else min(wait_s, FLUSH_RETRY_S)
         if not entry.row and not backoff.allows(wait_s, tried_for_s):
-            self._queue.settle(entry, dropped=GIVEN_UP)
-            self._lose(signal, GIVEN_UP, entry.request.items, failure.text)
-        elif overflow := self._queue.again(entry, wait_s):
-            self._lose(signal, QUEUE_FULL, overflow, "")
-
-    def _is_suspect(self, entry: Waiting, failure: Failure) -> bool:
-        """Whether it is *entry* that the peer does not survive: it has failed often, and an empty request does not."""
-        if entry.failures < SUSPECT_AFTER or not failure.without_answer or self._deadline != float("inf"):
-            return False
-        empty = Request(entry.request.signal, b"", 0, 0)
-        return isinstance(self.transport.send(empty, self.transport.timeout_s), Accepted)
-
-    def _put_apart(self, entry: Waiting, failure: Failure) -> None:
-        """Halves a request that the peer does not answer, down to the record at fault, which is rejected.
-
-        A single record is believed to be it only when others were accepted meanwhile.
-        """
-        if self._halve(entry, entry.family):
-            return
-        if self._queue.others_pass(entry):
-            self._reject(entry, failure)
+            if self._queue.settle(entry, dropped=GIVEN_UP):
+                self._news.lost(signal, GIVEN_UP, entry.request.items, failure.text)
         else:
-            self._queue.steps_aside(entry, self._backoff(entry.request.signal).wait_s(None))
+            self._again(entry, wait_s)
+
+    def _again(self, entry: Waiting, after_s: float) -> None:
+        if overflow := self._queue.again(entry, after_s):
+            signal = entry.request.signal
+            self._news.lost(signal, self._queue.room(signal).reason, overflow)
 
     def _backoff(self, signal: str) -> Backoff:
         return self._backoffs.setdefault(signal, Backoff(self._retry))
 
     def _answered(self, signal: str) -> None:
         self._backoff(signal).reset()
-        self._becomes_up(signal)
-
-    def _becomes_up(self, signal: str) -> None:
-        with self._lock:
-            was_down = signal in self._down
-            self._down.discard(signal)
-        if was_down and not self._down:
-            log.warning("exporter %s: the peer answers again", self.name)
-            for watcher in self.watchers:
-                watcher.up(self.name)
-
-    def _becomes_down(self, signal: str, failure: Failure) -> None:
-        with self._lock:
-            was_up = not self._down
-            self._down.add(signal)
-        if not was_up:
-            return
-        sentence = diagnose(failure, self.transport.endpoint)
-        log.warning("exporter %s: %s; trying again", self.name, sentence)
-        for watcher in self.watchers:
-            watcher.down(self.name, sentence)
-
-    def _lose(self, signal: str, reason: str, items: int, message: str, failure: Failure | None = None) -> None:
-        if reason != SHUTDOWN and self._complaints.passes(f"{signal} {reason}"):
-            # The peer is looked at once for each complaint, not for each request that it refuses.
-            why = diagnose(failure, self.transport.endpoint) if failure else message
-            log.warning("exporter %s: %d %s lost (%s)%s", self.name, items, signal, reason, why and f": {why}")
-        for watcher in self.watchers:
-            watcher.lost(self.name, signal, reason, items, message)
+        self._news.up(signal)

@@ -20,16 +20,20 @@ from otelbpf.export.numbers import own_process
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from otelbpf.config import Config, OtlpGrpc, OtlpHttp
     from otelbpf.export import Exporters
     from otelbpf.export.numbers import AgentNumbers
     from otelbpf.export.request import Request
     from otelbpf.export.sdk import Sdk
+    from otelbpf.guards.guard import Change
     from otelbpf.signals.name import EventName
 
 INFO, WARN, ERROR = 9, 13, 17
+REFUSED = "refused"
+POD_NAMESPACE, POD_NAME, POD_UID = "POD_NAMESPACE", "POD_NAME", "POD_UID"
+"""Variables that the DaemonSet fills from the downward API."""
 KEPT = 1000
 """Events and lags that are kept until the SDK is there."""
 
@@ -59,17 +63,21 @@ class Telemetry:
         *,
         host_name: str | None = None,
         host_id: str | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
+        """*environ* holds what Kubernetes' downward API says of our own pod."""
         self._config = config
         self._read = read
         self._outputs = outputs
         self._peer = _first_peer(config) if config.telemetry.enabled else None
-        self._resource = own_resource(config, host_name, host_id)
+        self._host = (host_name, host_id, environ)
+        self._resource = own_resource(config, *self._host)
         self._reading: Reading | None = None
         self._last: AgentNumbers | None = None
         """Read at the end. The SDK may ask once more, from its own thread, when what counts is gone."""
         self._asking = threading.Lock()
         self._losses: Counter[tuple[str, ...]] = Counter()
+        self._reloads = {"": 0, REFUSED: 0}
         self._messages: dict[tuple[str, ...], str] = {}
         self._lock = threading.Lock()
         self._told: deque[_Told] = deque(maxlen=KEPT)
@@ -81,8 +89,8 @@ class Telemetry:
         self._starting = threading.Thread(target=self._start, name="telemetry", daemon=True)
 
     def __enter__(self) -> Self:
+        self._outputs.watch(self)
         if self._peer is not None:
-            self._outputs.watch(self)
             self._starting.start()
         return self
 
@@ -91,6 +99,34 @@ class Telemetry:
 
     def started(self, sentence: str) -> None:
         self._tell(names.EVENT_AGENT_STARTED, INFO, sentence)
+
+    def follow(self, config: Config, deadline: float) -> None:
+        """Goes on as *config* says. Where that means another peer, resource or interval, what was told until now goes
+        out the former way until *deadline* (time.monotonic), and series begin again; else nothing is touched."""
+        former = (self._peer, self._resource, self._config.telemetry)
+        peer = _first_peer(config) if config.telemetry.enabled else None
+        resource = own_resource(config, *self._host)
+        self._config = config
+        if former == (peer, resource, config.telemetry):
+            return
+        self._peer, self._resource = peer, resource
+        before = self._starting if self._starting.ident is not None else None
+        self._starting = threading.Thread(
+            target=self._start_again, args=(before, deadline), name="telemetry", daemon=True
+        )
+        self._starting.start()
+
+    def config_reloaded(self, sentence: str, applied: Sequence[str], restart: Sequence[str]) -> None:
+        """Another configuration holds, but for the settings *restart*."""
+        self._reloads[""] += 1
+        lists: dict[str, Any] = {names.OTELBPF_CONFIG_APPLIED: applied, names.OTELBPF_CONFIG_RESTART: restart}
+        attributes = {name: list(paths) for name, paths in lists.items() if paths}
+        self._tell(names.EVENT_AGENT_CONFIG_RELOADED, WARN if restart else INFO, sentence, attributes)
+
+    def config_refused(self, sentence: str) -> None:
+        """Nothing has changed, because of what *sentence* says."""
+        self._reloads[REFUSED] += 1
+        self._tell(names.EVENT_AGENT_CONFIG_REFUSED, WARN, sentence, {names.ERROR_TYPE: REFUSED})
 
     def stopped(self, sentence: str) -> None:
         self._tell(names.EVENT_AGENT_STOPPED, INFO, sentence)
@@ -103,6 +139,12 @@ class Telemetry:
         name = names.EVENT_AGENT_KUBERNETES_DOWN if reason else names.EVENT_AGENT_KUBERNETES_UP
         said: dict[str, Any] = {names.OTELBPF_WATCH_NAME: watch}
         self._tell(name, WARN if reason else INFO, f"{watch}: {reason or 'the API server answers again'}", said)
+
+    def detail_changed(self, change: Change) -> None:
+        """A limit of the agent's own has asked for less detail, or allows more again."""
+        name = names.EVENT_AGENT_DETAIL_REDUCED if change.down else names.EVENT_AGENT_DETAIL_RESTORED
+        said: dict[str, Any] = {names.OTELBPF_GUARD_NAME: change.guard, names.OTELBPF_GUARD_STEP: change.step}
+        self._tell(name, WARN if change.down else INFO, change.sentence, said)
 
     def close(self, deadline: float) -> bool:
         """Sends the last numbers and events until *deadline* (time.monotonic); says whether they were sent by then.
@@ -144,6 +186,16 @@ class Telemetry:
             self._messages[exporter, signal, reason] = message
 
     # In the thread that starts it, and in the SDK's
+
+    def _start_again(self, before: threading.Thread | None, deadline: float) -> None:
+        if before is not None:
+            before.join()
+        with self._lock:
+            sdk, self._sdk = self._sdk, None
+            self._emit, self._record_lag = self._told.append, self._lags.append
+        if sdk is not None:
+            sdk.close(deadline)
+        self._start()
 
     def _start(self) -> None:
         from otelbpf.export.sdk import Sdk
@@ -211,7 +263,7 @@ class Telemetry:
         with self._asking:
             agent = self._last or self._read()
             self._tell_losses(agent)
-        return Reading(agent, own_process(), self._outputs.components())
+        return Reading(agent, own_process(), self._outputs.components(), dict(self._reloads))
 
     def _tell_losses(self, agent: AgentNumbers) -> None:
         """One event for each kind of loss that grew since the last reading, with how much it grew."""
@@ -249,16 +301,25 @@ class Telemetry:
         return named | ({names.OTEL_COMPONENT_TYPE: kind} if kind else {})
 
 
-def own_resource(config: Config, host_name: str | None, host_id: str | None) -> dict[str, Any]:
+def own_resource(
+    config: Config, host_name: str | None, host_id: str | None, environ: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Who the agent is; the SDK adds telemetry.sdk.*."""
+    environ = environ or {}
+    pod_uid = environ.get(POD_UID)
     known = {
         names.HOST_NAME: host_name,
         names.HOST_ID: host_id,
         names.SERVICE_NAME: "otelbpf",
         names.SERVICE_VERSION: __version__,
-        names.SERVICE_INSTANCE_ID: host_id or host_name,
+        names.SERVICE_INSTANCE_ID: pod_uid or host_id or host_name,
         names.TELEMETRY_DISTRO_NAME: "otelbpf",
         names.TELEMETRY_DISTRO_VERSION: __version__,
+        names.K8S_CLUSTER_NAME: config.kubernetes.cluster_name,
+        names.K8S_NODE_NAME: config.kubernetes.node_name,
+        names.K8S_NAMESPACE_NAME: environ.get(POD_NAMESPACE),
+        names.K8S_POD_NAME: environ.get(POD_NAME),
+        names.K8S_POD_UID: pod_uid,
     }
     return dict(config.resource.attributes) | {str(name): value for name, value in known.items() if value}
 

@@ -21,6 +21,7 @@ from otelbpf.kernel.drain import Source
 from otelbpf.kernel.memory_order import ring_class
 from otelbpf.kernel.object import Object
 from otelbpf.kernel.ring import ring_bytes
+from otelbpf.kernel.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from otelbpf.probes.probe import Probe, Way
 
 _RING = "events"
+_THROTTLED = "throttled_now"
 _LOST_WITHOUT = {
     "adopt": "what existed before the agent started",
     "snapshot": "what is alive, until it ends",
@@ -63,6 +65,8 @@ class AttachedProbe:
     """The records of the ring: the same fields, behind the record's header."""
     counts: Any = None
     """Live view of `event_counts`; stays readable when the probe is gone."""
+    throttle: Throttle | None = None
+    """For a probe that has one."""
     seconds: float = 0.0
     """What loading and attaching took, vain tries included."""
 
@@ -90,12 +94,26 @@ class AttachedProbe:
 
     def snapshot(self) -> bytes:
         """Rows of `struct`, one for each thing that is alive; empty when the probe has no such program."""
+        if self.throttle is not None:
+            self.throttle.before_snapshot()
         return self._iterate(self.probe.snapshot, self.probe.snapshot_map)
 
     def sweep(self) -> None:
-        """Runs the `sweep` program: what has timed out becomes events."""
+        """Runs the `sweep` program: what has timed out becomes events. And forgets what the throttle need not know."""
+        if self.throttle is not None:
+            self.throttle.sweep()
         if self.object is not None and self.probe.sweep is not None and self.has(self.probe.sweep):
             self.object.run(self.probe.sweep)
+
+    def limit(self, config: Any) -> None:
+        """From now on the throttle is as *config* has it."""
+        if self.throttle is None:
+            return
+        chosen = getattr(config.probes, self.probe.name).throttle
+        if chosen == "off":
+            self.throttle.limit(0, 0)
+        else:
+            self.throttle.limit(chosen.rate, chosen.burst)
 
     def detach(self) -> None:
         """No new events from here on; what is in the ring, and what is alive, can still be read."""
@@ -138,6 +156,8 @@ def attach(
             if opened is not None:
                 open_.push(opened)
                 attached.ring = open_.enter_context(_describe(attached, way, opened))
+                attached.throttle = Throttle(opened) if opened.has_map(_THROTTLED) else None
+                attached.limit(config)
                 break
         attached.seconds = time.perf_counter() - began
         yield attached

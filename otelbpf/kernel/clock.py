@@ -26,6 +26,11 @@ def boottime_offset_ns() -> int:
     return max(0, min(tries)[1] + _ahead_ns())
 
 
+def boottime_ns() -> int:
+    """CLOCK_BOOTTIME as BPF programs read it."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - _ahead_ns()
+
+
 @functools.cache
 def _ahead_ns() -> int:
     """What the time namespace of this process adds to CLOCK_BOOTTIME; BPF programs read the clock without it."""

@@ -20,8 +20,7 @@ _POLL_MS = 1000
 """Bounded, because a commit that races our consumer position may go unnotified."""
 _COALESCE_S = 0.010
 """A wake-up costs the traced application 5 µs, so there is at most one a tick; also the wait for a busy head."""
-
-
+_LOOK_S = 0.002
 _NICENESS = -10
 """A ring holds less than a tenth of a second of the most that a node may see, and on a node whose cores are all busy a
 thread may wait longer than that for its turn. This one needs 2 % of a core."""
@@ -55,6 +54,8 @@ class Drain:
         self._waiting_bytes = [0] * len(self.sources)
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
+        self._read_up_to = [0] * len(self.sources)
+        """Where the producer of each ring was at the last tick that is over."""
         self._thread = threading.Thread(target=self._run, name="drain", daemon=True)
 
     def __enter__(self) -> Self:
@@ -62,6 +63,7 @@ class Drain:
         self._poller = select.poll()
         for fd in (self._stop_fd, *(source.ring.fd for source in self.sources)):
             self._poller.register(fd, select.POLLIN)
+        self._read_up_to = [source.ring.position for source in self.sources]
         self._thread.start()
         return self
 
@@ -98,6 +100,15 @@ class Drain:
             self.arrived.set()  # so that the consumer comes once more, and hears of it
         return taken
 
+    def catch_up(self, within_s: float) -> None:
+        """Returns when what the rings hold now can be taken, or after *within_s*."""
+        now = [source.ring.producer for source in self.sources]
+        until = time.monotonic() + within_s
+        while self.alive and time.monotonic() < until:
+            if all(read >= written for read, written in zip(self._read_up_to, now, strict=True)):
+                break
+            time.sleep(_LOOK_S)
+
     def pending(self, source: int) -> int:
         """Records of the source that the kernel has written and nobody has taken."""
         ring = self.sources[source].ring
@@ -128,6 +139,7 @@ class Drain:
                 if records:
                     self._keep(index, records)
                     something = True
+        self._read_up_to = limits
         if something:
             self.arrived.set()
 

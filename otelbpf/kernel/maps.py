@@ -11,11 +11,12 @@ from otelbpf.errors import OtelbpfError
 from otelbpf.kernel.libbpf import libbpf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Map:
-    """One map of a loaded object; lives as long as the object. Not for per-CPU maps, whose values are arrays."""
+    """One map of a loaded object; lives as long as the object. In a per-CPU map a value is those of all CPUs, each
+    padded to eight bytes, one behind the other."""
 
     def __init__(self, name: str, fd: int, key_bytes: int, value_bytes: int, max_entries: int) -> None:
         self.name, self.fd = name, fd
@@ -53,6 +54,27 @@ class Map:
             value = self.lookup(key)
             if value is not None:
                 yield key, value
+
+    def read_all(self) -> tuple[bytes, bytes]:
+        """All keys and all values, in one order; of a hash map, with a few system calls."""
+        return self._all(libbpf().bpf_map_lookup_batch, "read")
+
+    def take_all(self) -> tuple[bytes, bytes]:
+        """The same, and the map is empty after it. What is added to a value meanwhile may be lost."""
+        return self._all(libbpf().bpf_map_lookup_and_delete_batch, "empty")
+
+    def _all(self, call: Callable[..., int], act: str) -> tuple[bytes, bytes]:
+        keys = ctypes.create_string_buffer(self.key_bytes * self.max_entries)
+        values = ctypes.create_string_buffer(self.value_bytes * self.max_entries)
+        before, place = None, ctypes.create_string_buffer(max(4, self.key_bytes))
+        got_keys, got_values, more = b"", b"", True
+        while more:
+            count = ctypes.c_uint32(self.max_entries)
+            more = self._done(act, call(self.fd, before, place, keys, values, count, None), errno.ENOENT)
+            got_keys += ctypes.string_at(keys, count.value * self.key_bytes)
+            got_values += ctypes.string_at(values, count.value * self.value_bytes)
+            before = place
+        return got_keys, got_values
 
     def __len__(self) -> int:
         return sum(1 for _key in self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from contextlib import ExitStack
-from mmap import MAP_SHARED, PAGESIZE, PROT_READ, mmap
+from mmap import MAP_SHARED, PAGESIZE, PROT_READ, PROT_WRITE, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _READ_BYTES = 1 << 20
+_PER_CPU = (5, 6, 10)
+"""BPF_MAP_TYPE_PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH."""
 
 
 class Object:
@@ -214,11 +216,14 @@ class Object:
     def map(self, name: str) -> Map:
         """A map by name."""
         handle = self._map_handle(name)
+        value_bytes = libbpf().bpf_map__value_size(handle)
+        if libbpf().bpf_map__type(handle) in _PER_CPU:
+            value_bytes = -(-value_bytes // 8) * 8 * libbpf().libbpf_num_possible_cpus()
         return Map(
             name,
             libbpf().bpf_map__fd(handle),
             libbpf().bpf_map__key_size(handle),
-            libbpf().bpf_map__value_size(handle),
+            value_bytes,
             libbpf().bpf_map__max_entries(handle),
         )
 
@@ -229,12 +234,24 @@ class Object:
     def bss(self, variable: str) -> Any:
         """A live, read-only view of a zero-initialised global: a structured scalar (`["seen"]` reads a member), or a
         0-d array (`int()` reads it). It stays readable, with its last value, after the object is released."""
-        offset, kind = self.btf.variable(variable, ".bss")
-        handle = self._map_handle(".bss")
+        view = self._mapped(variable, ".bss", PROT_READ)
+        return view[0] if view.dtype.names else view.reshape(())
+
+    def data(self, variable: str) -> Any:
+        """The same of a global of `.data`, which may be written while programs run."""
+        view = self._mapped(variable, ".data", PROT_READ | PROT_WRITE)
+        return view[0] if view.dtype.names else view.reshape(())
+
+    def set(self, variable: str, value: int) -> None:
+        """Sets a global of `.data`, which programs that run read anew; at once, as no integer is written in parts."""
+        self._mapped(variable, ".data", PROT_READ | PROT_WRITE)[0] = value
+
+    def _mapped(self, variable: str, section: str, protection: int) -> np.ndarray[Any, Any]:
+        offset, kind = self.btf.variable(variable, section)
+        handle = self._map_handle(section)
         length = -(-libbpf().bpf_map__value_size(handle) // PAGESIZE) * PAGESIZE
-        memory = mmap(libbpf().bpf_map__fd(handle), length, MAP_SHARED, PROT_READ)
-        view = np.frombuffer(memory, kind, 1, offset)
-        return view[0] if kind.names else view.reshape(())
+        memory = mmap(libbpf().bpf_map__fd(handle), length, MAP_SHARED, protection)
+        return np.frombuffer(memory, kind, 1, offset)
 
     def _map_handle(self, name: str) -> int:
         handle = libbpf().bpf_object__find_map_by_name(self._handle, name.encode())

@@ -19,6 +19,9 @@ class Prepare:
     def __init__(self, _config: Config | None = None) -> None:
         pass
 
+    def follow(self, config: Config) -> None:
+        """It has no settings."""
+
     def __call__(self, batch: Batch) -> Batch:
         return batch
 

@@ -14,8 +14,24 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from otelbpf.batch import Batch
+    from otelbpf.config import Config
+
 BYTES = 16
 KEY_BYTES = 64
+
+
+def add_connection_ids(config: Config, batch: Batch) -> None:
+    """The column `connection_id` of connections that become records; a hash a row is the dearest thing of a batch."""
+    numbers = batch.rows["client_isn"], batch.rows["server_isn"]
+    batch.columns["connection_id"] = connection_ids(*numbers, batch.number("closed"), config.connection_id.key)
+
+
+def identities(batch: Batch) -> NDArray[np.uint64]:
+    """What both ends know of a connection, as a number; where that is not known, what this end calls its socket."""
+    rows = batch.rows
+    numbers = rows["client_isn"].astype(np.uint64) << np.uint64(32) | rows["server_isn"]
+    return np.where(numbers > 0, numbers, rows["cookie"])
 
 
 def connection_ids(

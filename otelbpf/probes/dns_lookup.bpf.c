@@ -15,9 +15,16 @@
 #include "dns_pending.bpf.h"
 #include "dns_stream.bpf.h"
 
+/* What the counter needs of lookups that are not told one by one. */
+struct throttled_sums {
+	__u64 events;
+};
+#include "throttle.bpf.h"
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define FLAG_RECURSION_DESIRED 0x0100
+#define FLAGS_CODE 0x000f
 #define DATAGRAMS 128 /* as many as the kernel takes in one call */
 
 #define TCP_FLAGS_END 14 /* of a header */
@@ -162,24 +169,44 @@ static __noinline int asked(struct __sk_buff *skb, struct message *message)
 }
 
 /* Takes a lookup out of the table and tells it. The one that takes it out does so: of two answers, or of an answer and
- * the sweep. */
-static __always_inline void settle(const struct pending_key *key, __u32 share, bool hidden, bool unread,
-				   struct dns_lookup *event)
+ * the sweep. Beyond the rate of its cgroup it is added up; `code` is that of the answer + 1, of a timeout 0. */
+static __always_inline void settle(const struct pending_key *key, const struct asked *asked, bool unread,
+				   struct bucket *over, struct dns_lookup *event, __u16 code)
 {
+	struct throttled_key sums = {
+		.cgroup_id = asked->head.cgroup_id,
+		.executable = asked->head.executable,
+		.error = code,
+		.question_type = asked->question_type,
+		.kind = code ? ANSWERED : TIMED_OUT,
+		.role = key->role,
+		.transport = key->transport,
+	};
+	__u32 share = asked->share, pid = asked->head.pid;
+	bool hidden = asked->hidden;
+	char comm[16];
+
+	__builtin_memcpy(comm, asked->head.comm, sizeof(comm));
 	if (bpf_map_delete_elem(&pending, key)) {
 		if (event)
 			bpf_ringbuf_discard(event, 0);
 		return;
 	}
 	leave_table(share, key->nth);
-	if (event)
+	if (event) {
 		bpf_ringbuf_submit(event, 0);
-	else if (hidden)
+	} else if (hidden) {
 		COUNT(filtered);
-	else if (unread)
+	} else if (unread) {
 		COUNT(unread);
-	else
+	} else if (over) {
+		struct throttled *entry = sums_of(over, &sums, pid, comm);
+
+		if (entry)
+			__sync_fetch_and_add(&entry->sums.events, 1);
+	} else {
 		COUNT(ring_full);
+	}
 }
 
 static __always_inline void capture(struct __sk_buff *skb, const struct message *message, struct dns_lookup *event)
@@ -287,21 +314,21 @@ static __noinline int answered(struct __sk_buff *skb, struct message *message)
 		return -1;
 	if (message->role == SERVER)
 		note_server(skb, message, &entry->asked);
-	bool hidden = entry->asked.hidden;
-	__u32 share = entry->asked.share;
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct bucket *over = entry->asked.hidden ? NULL : over_rate(entry->asked.head.cgroup_id, now);
 
-	if (!hidden) {
+	if (!entry->asked.hidden && !over) {
 		event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 		if (event) {
 			__builtin_memset(event, 0, offsetof(struct dns_lookup, message));
-			tell_answer(message, &entry->asked, bpf_ktime_get_boot_ns(), event);
+			tell_answer(message, &entry->asked, now, event);
 			if (fit == BARE)
 				capture_bare(skb, message, entry, event);
 			else
 				capture(skb, message, event);
 		}
 	}
-	settle(&key, share, hidden, false, event);
+	settle(&key, &entry->asked, false, over, event, (message->flags & FLAGS_CODE) + 1);
 	return 0;
 }
 
@@ -511,20 +538,21 @@ static long expire(void *map, struct pending_key *at, struct pending *entry, __u
 {
 	struct pending_key key = *at; /* the entry may be taken out and used again under us */
 	struct dns_lookup *event = NULL;
-	__u32 share = entry->asked.share;
+	struct bucket *over = NULL;
 
 	if (!entry->asked.first_ns || entry->last_ns + timeout_ns > *now)
 		return 0;
-	bool hidden = entry->asked.hidden, unread = maybe_answered(key.cookie, entry->asked.first_ns);
+	bool unread = maybe_answered(key.cookie, entry->asked.first_ns);
 
-	if (!hidden && !unread) {
-		event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!entry->asked.hidden && !unread) {
+		over = over_rate(entry->asked.head.cgroup_id, *now);
+		event = over ? NULL : bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 		if (event) {
 			__builtin_memset(event, 0, offsetof(struct dns_lookup, message));
 			tell_timeout(&key, entry, event);
 		}
 	}
-	settle(&key, share, hidden, unread, event);
+	settle(&key, &entry->asked, unread, over, event, 0);
 	return 0;
 }
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 
-from otelbpf.probes import filters
-from otelbpf.probes.dns_reading import Reading, may_have_more_code, without_messages
+from otelbpf.batch import Categorical, Facts
+from otelbpf.probes.dns_reading import Reading, code_of, kind_of, may_have_more_code, without_messages
 from otelbpf.probes.dns_sentence import sentences
-from otelbpf.probes.probe import Address, Choice, Counter, Event, Histogram, Known, Number, Probe, Way
+from otelbpf.probes.probe import Address, Choice, Counter, Event, Histogram, Known, Number, Probe, Totals, Way
+from otelbpf.probes.throttled import EVENTS, THROTTLED, marked
 from otelbpf.protocols.dns_registry import NOERROR, NXDOMAIN, SERVFAIL
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
     from otelbpf.batch import Batch
 
@@ -96,7 +100,21 @@ def _event(setting: str, role: str) -> Event:
         when=role,
         failed="failed",
         duration_ns="latency_ns",
+        identity=_identities,
     )
+
+
+def _identities(batch: Batch) -> NDArray[np.uint64]:
+    """What asker and server both know of a lookup: the question, its id, the asker's port."""
+    rows, question = batch.rows, batch.things("question")
+    asker_port = np.where(batch.number("client"), rows["local_port"], rows["remote_port"]).astype(np.uint64)
+    asked = np.array([_checksum(facts) for facts in question.values], np.uint64)[question.codes]
+    numbers: NDArray[np.uint64] = asker_port << np.uint64(16) | rows["id"]
+    return asked << np.uint64(32) ^ numbers ^ rows["question_type"].astype(np.uint64) << np.uint64(40)
+
+
+def _checksum(question: Facts) -> int:
+    return crc32(str(question.get(names.DNS_QUESTION_NAME, "")).encode(errors="replace"))
 
 
 _METRICS = (
@@ -107,6 +125,7 @@ _METRICS = (
         (_ROLE, _TYPE, _CODE, _ERROR, _TRANSPORT, Known("remote", (names.SERVER_ADDRESS,))),
     ),
 )
+_TOTALS = (Counter(names.METRIC_OTELBPF_DNS_QUERIES, EVENTS, (_ROLE, _TYPE, _CODE, _ERROR, _TRANSPORT, *THROTTLED)),)
 
 
 class DnsLookups:
@@ -117,6 +136,10 @@ class DnsLookups:
     def __init__(self, config: Any) -> None:
         self.undecodable = 0
         self._reading = Reading()
+        self.follow(config)
+
+    def follow(self, config: Any) -> None:
+        """Answers of a server here are read if they become records."""
         self._server_records = config.logs.dns_server != "off"
 
     def __call__(self, batch: Batch) -> Batch:
@@ -147,18 +170,35 @@ def _add_outcome(batch: Batch) -> None:
     code = np.where(read == _NONE, (flags & _FLAGS_CODE).astype(np.int32), read)
     code = np.where(batch.number("answered"), code, _NONE)
     batch.columns["response_code"] = code
-    batch.columns["error"] = error = np.select(
+    batch.columns["error"] = error = _errors(code)
+    batch.columns["failed"] = error != 0
+
+
+def _errors(code: NDArray[Any]) -> NDArray[np.intp]:
+    """The error of each answer's code; *code* is _NONE where there was no answer."""
+    errors: NDArray[np.intp] = np.select(
         [code == _NONE, code == NOERROR, code == NXDOMAIN, code == SERVFAIL],
         [TIMEOUT, 0, HOST_NOT_FOUND, TRY_AGAIN],
         NO_RECOVERY,
     )
-    batch.columns["failed"] = error != 0
+    return errors
+
+
+def _with_totals(batch: Batch) -> Batch:
+    """The columns of sums of lookups. Of an answer whose code is not told apart, it is not known whether it failed."""
+    rows, columns = batch.rows, batch.columns
+    columns["response_code"] = code = rows["error"].astype(np.int32) - 1
+    columns["error"] = _errors(code) * ((rows["kind"] == TIMED_OUT) | (code != _NONE))
+    types, codes = np.unique(rows["question_type"], return_inverse=True)
+    columns["question_kind"] = Categorical(codes, [kind_of(number) if number else Facts() for number in types.tolist()])
+    distinct, codes = np.unique(code, return_inverse=True)
+    columns["outcome"] = Categorical(codes, [code_of(number) for number in distinct.tolist()])
+    return marked(batch)
 
 
 def _constants(config: Any) -> Mapping[str, int]:
     settings = config.probes.dns_lookup
     return {
-        **filters.constants(config),
         **_port_words(settings.ports),
         "timeout_ns": round(settings.timeout * 1e9),
         "pending_share": max(1, settings.max_pending // _SHARES),
@@ -184,6 +224,7 @@ PROBE = Probe(
     constants=_constants,
     events=(_event("dns_lookup", "client"), _event("dns_server", "server")),
     metrics=_METRICS,
+    totals=Totals(_with_totals, _TOTALS),
     sweep="sweep",
     map_sizes=lambda config: {"pending": config.probes.dns_lookup.max_pending},
 )

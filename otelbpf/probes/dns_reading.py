@@ -54,8 +54,8 @@ class Reading:
         self._nonsense = Read(self._blank.question, Facts(), -1)
         self._messages: Made[tuple[bytes, int], Read] = Made(MESSAGES, self._made)
         self._questions: Made[str, Facts] = Made(QUESTIONS, _question)
-        self._kinds: Made[int, Facts] = Made(KINDS, _kind)
-        self._codes: Made[int, Facts] = Made(CODES, _code)
+        self._kinds: Made[int, Facts] = Made(KINDS, kind_of)
+        self._codes: Made[int, Facts] = Made(CODES, code_of)
 
     def sizes(self) -> dict[str, int]:
         """Entries of each cache."""
@@ -150,11 +150,13 @@ def _question(name: str) -> Facts:
     return Facts({names.DNS_QUESTION_NAME: name})
 
 
-def _kind(number: int) -> Facts:
+def kind_of(number: int) -> Facts:
+    """The name of a question type."""
     return Facts({names.OTELBPF_DNS_QUESTION_TYPE: type_name(number)})
 
 
-def _code(number: int) -> Facts:
+def code_of(number: int) -> Facts:
+    """The name of a response code; a negative one has none."""
     return Facts() if number < 0 else Facts({names.OTELBPF_DNS_RESPONSE_CODE: response_code_name(number)})
 
 

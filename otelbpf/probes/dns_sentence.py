@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otelbpf.enrich.distinct import distinct, distinct_together
-from otelbpf.lines import Lines, Part, encoded
+from otelbpf.lines import Lines, Part, encoded_words, words
 from otelbpf.probes.three_digits import NANOSECONDS
 from otelbpf.protocols.dns_registry import response_code_name
 from otelbpf.signals import names
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 def sentences(batch: Batch, roles: Mapping[int, str]) -> Lines:
     """Who asked (or answered), for what, the answer, how it ended, how long it took, which resolver."""
     latency = NANOSECONDS.part(batch.number("latency_ns"))
-    return Lines.joined(_who(batch, roles), _what(batch), latency, _where(batch))
+    return Lines(len(batch), _who(batch, roles), _what(batch), latency, _where(batch))
 
 
 def _who(batch: Batch, roles: Mapping[int, str]) -> Part:
     """`client python3[123] `: the executable's name, or the kernel's short one where that is not known."""
     process, pids, role = batch.things("process"), batch.number("pid"), batch.number("role")
     comms = batch.number("comm")
-    words = np.ascontiguousarray(comms).view(np.uint64).reshape(-1, 2)
-    found = distinct_together((_packed(process.codes, pids), role.astype(np.uint64), words[:, 0], words[:, 1]))
+    halves = np.ascontiguousarray(comms).view(np.uint64).reshape(-1, 2)
+    found = distinct_together((_packed(process.codes, pids), role.astype(np.uint64), halves[:, 0], halves[:, 1]))
     each = zip(
         role[found.rows].tolist(),
         process.codes[found.rows].tolist(),
@@ -44,7 +44,7 @@ def _who(batch: Batch, roles: Mapping[int, str]) -> Part:
         strict=True,
     )
     return Part(
-        encoded(
+        words(
             [f"{roles.get(role, '?')} {_program(process.values[code], comm)}[{pid}] " for role, code, comm, pid in each]
         ),
         found.codes,
@@ -63,12 +63,11 @@ def _what(batch: Batch) -> Part:
         outcome[found.rows].tolist(),
         strict=True,
     )
-    words = np.empty(len(found.rows), object)
-    words[:] = [
-        _told(kind.values[of_kind], question.values[asked], answer.values[told], code)
-        for of_kind, asked, told, code in each
+    told = [
+        _told(kind.values[of_kind], question.values[asked], answer.values[answered], code)
+        for of_kind, asked, answered, code in each
     ]
-    return Part(words, found.codes)
+    return Part(encoded_words(told), found.codes)
 
 
 def _where(batch: Batch) -> Part:
@@ -79,7 +78,7 @@ def _where(batch: Batch) -> Part:
     addresses = [facts.get(names.NETWORK_PEER_ADDRESS, "?") for facts in remote.values]
     addresses += [facts.get(names.NETWORK_LOCAL_ADDRESS, "?") for facts in local.values]
     each = zip(ends[found.rows].tolist(), ports[found.rows].tolist(), strict=True)
-    return Part(encoded([f" @{_bracketed(addresses[end])}:{port}" for end, port in each]), found.codes)
+    return Part(words([f" @{_bracketed(addresses[end])}:{port}" for end, port in each]), found.codes)
 
 
 def _program(process: Facts, comm: bytes) -> str:
@@ -89,12 +88,12 @@ def _program(process: Facts, comm: bytes) -> str:
 def _told(kind: Facts, question: Facts, answer: Facts, code: int) -> bytes:
     """Kept with the answer, which is that to one question only."""
     key = (sentences, kind, code)
-    words: bytes | None = answer.encoded.get(key)
-    if words is None:
+    line: bytes | None = answer.encoded.get(key)
+    if line is None:
         type_, name = kind[names.OTELBPF_DNS_QUESTION_TYPE], question.get(names.DNS_QUESTION_NAME, "?")
-        line = f"{type_} {name} → {_answer(answer)}{_outcome(code)} "
-        words = answer.encoded[key] = line.encode("utf-8", "replace")
-    return words
+        text = f"{type_} {name} → {_answer(answer)}{_outcome(code)} "
+        line = answer.encoded[key] = text.encode("utf-8", "replace")
+    return line
 
 
 def _answer(facts: Facts) -> str:

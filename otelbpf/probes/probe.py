@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from otelbpf.batch import Batch
     from otelbpf.signals.names import AttributeName, EventName, MetricName
 
@@ -89,6 +92,10 @@ class Event:
     error: str | None = None
     duration_ns: str | None = None
     trace_id: str | None = None
+    identity: Callable[[Batch], NDArray[np.uint64]] | None = None
+    """A number a row, the same wherever the same thing is seen: it decides which are kept while records are sampled."""
+    complete: Callable[[Any, Batch], None] | None = None
+    """Adds the columns that only records need; takes the whole Config and the rows that become records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +131,18 @@ class Level:
 Metric = Counter | Histogram | Level
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How the sums of events that were throttled are counted: their rows are what `struct throttled_key` and `struct
+    throttled_sums` of the object hold, behind a head.
+
+    *prepare* adds columns; *metrics* are the counters of the probe, by what is left of their attributes.
+    """
+
+    prepare: Callable[[Batch], Batch]
+    metrics: tuple[Counter, ...]
+
+
 class Prepare(Protocol):
     """Turns raw rows into columns, where a declaration cannot say it. May keep bounded state. One per running probe."""
 
@@ -132,6 +151,9 @@ class Prepare(Protocol):
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with its columns added; never raises for what is in the rows."""
+
+    def follow(self, config: Any) -> None:
+        """Takes the settings that may change while it runs from *config*; between two batches, its state stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +183,8 @@ class Probe:
     """Takes the whole Config; gives the values of the object's `const volatile` knobs."""
     events: tuple[Event, ...] = ()
     metrics: tuple[Metric, ...] = ()
+    totals: Totals | None = None
+    """For a probe with a throttle."""
     adopt: str | None = None
     """An iterator program run once after attaching (what exists already)."""
     snapshot: str | None = None
@@ -171,3 +195,5 @@ class Probe:
     cost: str = ""
     """What it costs in the kernel, measured as docs/performance.md says; empty when nothing is to be felt."""
     map_sizes: Callable[[Any], Mapping[str, int]] = field(default=lambda _config: {})
+    tables: Callable[[Any], Mapping[str, tuple[int, int]]] = field(default=lambda _prepare: {})
+    """Takes what `prepare` gave; the bounded tables that it keeps: name → entries, and how many fit."""

@@ -5,6 +5,12 @@
 #include "event.bpf.h"
 #include "filter.bpf.h"
 
+/* What the counters need of processes that are not told one by one. */
+struct throttled_sums {
+	__u64 events;
+};
+#include "throttle.bpf.h"
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define FILENAME_BYTES 256
@@ -15,6 +21,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define CORE_DUMPED 0x80
 
 enum process_kind { PROCESS_EXEC = 1, PROCESS_EXIT = 2 };
+enum exit_class { EXIT_OK = 1, EXIT_ERROR = 2, EXIT_SIGNAL = 3, EXIT_OOM = 4 };
 
 struct process {
 	struct event_head head;
@@ -170,12 +177,33 @@ static __always_inline void fill_common(struct process *event, struct event_head
 	bpf_probe_read_kernel_str(event->parent_comm, sizeof(event->parent_comm), parent->comm);
 }
 
-static __always_inline struct process *begin(struct event_head *head)
+static __always_inline void add_up(struct bucket *over, const struct event_head *head, enum process_kind kind,
+				   enum exit_class exit_class)
 {
+	struct throttled_key key = {
+		.cgroup_id = head->cgroup_id, .executable = head->executable, .kind = kind, .how = exit_class
+	};
+	struct throttled *entry = sums_of(over, &key, head->pid, head->comm);
+
+	if (entry)
+		__sync_fetch_and_add(&entry->sums.events, 1);
+}
+
+/* Room for an event, or NULL and why is counted. `exit_class` is 0 of an exec. */
+static __always_inline struct process *begin(struct event_head *head, enum process_kind kind,
+					     enum exit_class exit_class)
+{
+	struct bucket *over;
+
 	head_of_current(head);
 	COUNT(seen);
 	if (filtered_owner(head)) {
 		COUNT(filtered);
+		return NULL;
+	}
+	over = over_rate(head->cgroup_id, head->time_ns);
+	if (over) {
+		add_up(over, head, kind, exit_class);
 		return NULL;
 	}
 	return event_reserve(sizeof(struct process), sizeof(struct process));
@@ -185,7 +213,7 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(executed, struct task_struct___process *task)
 {
 	struct event_head head;
-	struct process *event = begin(&head);
+	struct process *event = begin(&head, PROCESS_EXEC, 0);
 
 	if (!event)
 		return 0;
@@ -196,23 +224,37 @@ int BPF_PROG(executed, struct task_struct___process *task)
 	return 0;
 }
 
+static __always_inline __u8 signal_of(int status)
+{
+	return status & (CORE_DUMPED - 1);
+}
+
+static __always_inline enum exit_class exit_class_of(int status, bool oom)
+{
+	if (oom)
+		return EXIT_OOM;
+	if (signal_of(status))
+		return EXIT_SIGNAL;
+	return status >> 8 & 0xff ? EXIT_ERROR : EXIT_OK;
+}
+
 static __always_inline int tell_exit(struct task_struct___process *task)
 {
 	struct event_head head;
-	struct process *event = begin(&head);
 	struct signal_struct *signal = task->signal;
 	struct task_struct___process *leader = task->group_leader;
+	int status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : leader->exit_code;
+	bool oom = signal->oom_mm != NULL;
+	struct process *event = begin(&head, PROCESS_EXIT, exit_class_of(status, oom));
 
 	if (!event)
 		return 0;
 	fill_common(event, &head, task, PROCESS_EXIT);
 	/* The last thread may have a name of its own. */
 	bpf_probe_read_kernel_str(event->head.comm, sizeof(event->head.comm), leader->comm);
-	int status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : leader->exit_code;
-
 	event->exit_code = status >> 8;
-	event->exit_signal = status & (CORE_DUMPED - 1);
-	event->oom = signal->oom_mm != NULL;
+	event->exit_signal = signal_of(status);
+	event->oom = oom;
 	bpf_ringbuf_submit(event, 0);
 	return 0;
 }

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otelbpf.batch import Batch, Categorical, Facts
-from otelbpf.probes import filters
-from otelbpf.probes.probe import Attribute, Choice, Counter, Event, Known, Number, Probe, Way
+from otelbpf.lines import Lines, Part, words
+from otelbpf.probes.probe import Attribute, Choice, Counter, Event, Known, Number, Probe, Totals, Way
+from otelbpf.probes.three_digits import NANOSECONDS
+from otelbpf.probes.throttled import EVENTS, THROTTLED, marked
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from otelbpf.config import Config
 
 EXEC, EXIT = 1, 2
-OK, ERROR, SIGNAL, OOM = range(4)
+OK, ERROR, SIGNAL, OOM = range(1, 5)
 NO_CODE = -1
 CLOCK_STEP_NS = 100_000_000
 SIGNAL_NAMES: dict[int, str | bool] = {
@@ -41,6 +43,9 @@ class Prepare:
     def __init__(self, _config: Config | None = None) -> None:
         self.undecodable = 0
         self._clock_offset_ns = 0
+
+    def follow(self, config: Config) -> None:
+        """It has no settings."""
 
     def __call__(self, batch: Batch) -> Batch:
         rows = batch.rows
@@ -76,6 +81,21 @@ class Prepare:
         return self._clock_offset_ns
 
 
+def _with_totals(batch: Batch) -> Batch:
+    """The columns of sums of processes; how they ended is as in `Prepare`, and 0 where it is not told apart."""
+    batch.columns["executed"] = executed = batch.rows["kind"] == EXEC
+    batch.columns["exited"] = ~executed
+    batch.columns["exit_class"] = batch.rows["how"]
+    return marked(batch)
+
+
+def identities(batch: Batch) -> NDArray[np.uint64]:
+    """A process: its start and its end are kept together."""
+    rows = batch.rows
+    about: NDArray[np.uint64] = rows["start_ns"].astype(np.uint64) << np.uint64(22) ^ rows["head"]["pid"]
+    return about
+
+
 def iso_time(unix_ms: int) -> str:
     """ISO 8601 in UTC."""
     at = datetime.fromtimestamp(unix_ms // 1000, UTC).replace(microsecond=unix_ms % 1000 * 1000, tzinfo=None)
@@ -107,33 +127,25 @@ def exec_lines(batch: Batch) -> Iterator[str]:
         yield f"exec {comm}[{pid}] by {parent}[{parent_pid}]: {filename}"
 
 
-def exit_lines(batch: Batch) -> Iterator[str]:
-    """`exit curl[4711] code 0 after 12 ms`"""
+def exit_lines(batch: Batch) -> Lines:
+    """`exit curl[4711] code 0 after 12.0 ms`"""
     head = batch.rows["head"]
-    for comm, pid, code, number, oom, duration_ns in zip(
+    each = zip(
         _texts(head["comm"]),
         head["pid"].tolist(),
         batch.rows["exit_code"].tolist(),
         batch.rows["exit_signal"].tolist(),
         batch.number("oom_killed").tolist(),
-        batch.number("duration_ns").tolist(),
         strict=True,
-    ):
-        yield f"exit {comm}[{pid}] {_outcome(code, number, oom)} after {_duration(duration_ns)}"
+    )
+    who = Part(words([f"exit {comm}[{pid}] {_outcome(code, number, oom)}" for comm, pid, code, number, oom in each]))
+    return Lines(len(batch), who, " after ", NANOSECONDS.part(batch.number("duration_ns")))
 
 
 def _outcome(code: int, number: int, oom: bool) -> str:  # noqa: FBT001 - a column of the row
     if not number:
         return f"code {code}"
     return str(SIGNAL_NAMES.get(number, f"signal {number}")) + (" (out of memory)" if oom else "")
-
-
-def _duration(duration_ns: int) -> str:
-    for unit, size_ns in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
-        if duration_ns >= size_ns:
-            amount = duration_ns / size_ns
-            return f"{amount:.0f} {unit}" if amount >= 100 else f"{amount:.3g} {unit}"
-    return f"{duration_ns} ns"
 
 
 def _texts(column: NDArray[np.bytes_]) -> Iterable[str]:
@@ -153,6 +165,9 @@ PROCESS: tuple[Attribute, ...] = (
     Known("process", (names.PROCESS_EXECUTABLE_NAME, names.PROCESS_EXECUTABLE_PATH)),
     Number(names.PROCESS_PARENT_PID, "parent_pid", absent=0),
 )
+EXIT_CLASS = Choice(
+    names.OTELBPF_PROCESS_EXIT_CLASS, "exit_class", {OK: "ok", ERROR: "error", SIGNAL: "signal", OOM: "oom"}
+)
 
 PROBE = Probe(
     name="process",
@@ -164,13 +179,14 @@ PROBE = Probe(
         Way("tp_btf_by_count", ("executed", "exited_by_count")),  # before 6.16
     ),
     prepare=Prepare,
-    constants=filters.constants,
+    constants=lambda _config: {},
     events=(
         Event(
             names.EVENT_PROCESS_EXEC,
             when="executed",
             setting="process",
             body=exec_lines,
+            identity=identities,
             attributes=(
                 *PROCESS,
                 Known("image", (names.PROCESS_COMMAND,)),
@@ -184,6 +200,7 @@ PROBE = Probe(
             when="exited",
             setting="process",
             body=exit_lines,
+            identity=identities,
             failed="failed",
             error="oom_killed",
             duration_ns="duration_ns",
@@ -201,14 +218,15 @@ PROBE = Probe(
         Counter(
             names.METRIC_OTELBPF_PROCESS_EXITS,
             column=None,
-            by=(
-                Choice(
-                    names.OTELBPF_PROCESS_EXIT_CLASS,
-                    "exit_class",
-                    {OK: "ok", ERROR: "error", SIGNAL: "signal", OOM: "oom"},
-                ),
-            ),
+            by=(EXIT_CLASS,),
             when="exited",
+        ),
+    ),
+    totals=Totals(
+        _with_totals,
+        metrics=(
+            Counter(names.METRIC_OTELBPF_PROCESS_EXECS, EVENTS, THROTTLED, when="executed"),
+            Counter(names.METRIC_OTELBPF_PROCESS_EXITS, EVENTS, (EXIT_CLASS, *THROTTLED), when="exited"),
         ),
     ),
 )

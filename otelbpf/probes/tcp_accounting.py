@@ -1,8 +1,10 @@
 """What is new in a row: absolute counters of connections → differences that may be added up.
 
-A connection is told at its end, and while it lives in each snapshot, always with counters from its beginning. What
-has been counted is remembered for those that a snapshot has seen, in one sorted array, so that a tick is a handful of
-numpy calls. A close may overtake the snapshot in which its connection still lived: then the snapshot's row is dropped.
+A connection is told at its end, and while it lives in each snapshot, always with counters from its beginning, and with
+what they were when it was adopted, if it is older than the agent. What has been counted is remembered for those that a
+snapshot has seen, in one sorted array, so that a tick is a handful of numpy calls. One that there is no room for is
+counted when it ends. A close may overtake the snapshot in which its connection still lived: then the snapshot's row is
+dropped.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ CLOSED, FAILED, SNAPSHOT = 1, 2, 3
 COUNTERS = ("tx_bytes", "rx_bytes", "retransmits", "tx_resets", "rx_resets")
 RECENT = 1 << 17
 """Connections that ended, remembered until a snapshot that was taken before is through: many seconds at 10,000/s."""
-PASSES_KEPT = 3
+BEFORE = ("tx_bytes", "rx_bytes", "retransmits")
+"""The counters that did not begin with the agent: the kernel keeps what they were when it adopted the connection."""
+PASSES_KEPT = 40
 """Snapshots that a connection may be missing from: the kernel's walk leaves one out when its neighbour ends, and a
 close may wait in the ring. After that its close was lost."""
 RTT_EVERY_NS = 60_000_000_000
@@ -34,17 +38,46 @@ def connection_key(rows: NDArray[np.void]) -> NDArray[np.uint64]:
     return rows["cookie"] + rows["start_ns"] * _SPREAD
 
 
+class Memory:
+    """The last RECENT keys that were added."""
+
+    def __init__(self) -> None:
+        self._keys = np.zeros(RECENT, np.uint64)
+        self._added = 0
+
+    def add(self, keys: NDArray[np.uint64]) -> None:
+        keys = keys[-RECENT:]
+        at = self._added % RECENT
+        until_end = min(len(keys), RECENT - at)
+        self._keys[at : at + until_end] = keys[:until_end]
+        self._keys[: len(keys) - until_end] = keys[until_end:]
+        self._added += len(keys)
+
+    def has(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Which of *keys* are remembered. First the other way round: few are asked for, and sorting all that are
+        remembered takes a hundred times as long."""
+        if not self._added:
+            return np.zeros(len(keys), np.bool_)
+        remembered = self._keys[: min(self._added, RECENT)]
+        return np.isin(keys, remembered[np.isin(remembered, keys)])
+
+
 class Accounting:
     """Adds the difference columns to the rows of one probe; keeps what it needs for that, bounded."""
 
     def __init__(self, max_tracked: int) -> None:
-        self.untracked = 0
-        """Rows of living connections beyond *max_tracked*: those are counted when they end."""
         self._max_tracked = max_tracked
         self._tracked = np.zeros(0, _TRACKED)
-        self._recent = np.zeros(RECENT, np.uint64)
-        self._ended = 0
+        self._ended = Memory()
+        self._forgotten = Memory()
+        """Tracked ones that were missing for too long. One that is seen again was counted before, nobody knows how
+        far: it counts from there on."""
         self._pass = 0
+
+    @property
+    def fill(self) -> tuple[int, int]:
+        """Living connections that are tracked, and how many can be; those beyond are counted when they end."""
+        return len(self._tracked), self._max_tracked
 
     def events(self, batch: Batch) -> Batch:
         """Closed and failed connections: `<counter>_new`, `opened` and `rtt_due` are added."""
@@ -53,10 +86,11 @@ class Accounting:
         closed = rows["kind"] == CLOSED
         place, known = self._find(keys)
         known &= closed
-        self._add_differences(batch, self._counted(rows, place, known))
-        batch.columns["opened"] = ~closed | ~known & (rows["adopted"] == 0)
+        forgotten = self._forgotten.has(keys)
+        self._add_differences(batch, self._counted(rows, place, known, forgotten))
+        batch.columns["opened"] = ~closed | ~known & ~forgotten & (rows["adopted"] == 0)
         batch.columns["rtt_due"] = closed & (rows["srtt_us"] > 0)
-        self._remember_end(keys[closed])
+        self._ended.add(keys[closed])
         return batch
 
     def snapshot(self, batch: Batch) -> Batch:
@@ -67,11 +101,12 @@ class Accounting:
         keys = connection_key(rows)
         place, known = self._find(keys)
         tracked = self._with_room(known)
-        base = self._counted(rows, place, known)
+        forgotten = self._forgotten.has(keys)
+        base = self._counted(rows, place, known, forgotten)
         for name, values in base.items():
             base[name] = np.where(tracked, values, rows[name])
         self._add_differences(batch, base)
-        batch.columns["opened"] = tracked & ~known & (rows["adopted"] == 0)
+        batch.columns["opened"] = tracked & ~known & ~forgotten & (rows["adopted"] == 0)
         rtt_told_ns = self._rtt_told_ns(rows, place, known)
         due = tracked & (rows["srtt_us"] > 0) & (_time_ns(rows) - rtt_told_ns >= RTT_EVERY_NS)
         batch.columns["rtt_due"] = due
@@ -87,14 +122,20 @@ class Accounting:
         return place, self._tracked["key"][place] == keys
 
     def _counted(
-        self, rows: NDArray[np.void], place: NDArray[np.intp], known: NDArray[np.bool_]
+        self,
+        rows: NDArray[np.void],
+        place: NDArray[np.intp],
+        known: NDArray[np.bool_],
+        forgotten: NDArray[np.bool_],
     ) -> dict[str, NDArray[np.int64]]:
-        """What has been counted of each row before: nothing of a new one; all of one that was adopted just now."""
+        """What has been counted of each row before, or is not to be: of a new one what came before its adoption."""
         counted = {name: np.zeros(len(rows), np.int64) for name in COUNTERS}
-        adopted = rows["adopted"] != 0
-        if adopted.any():
+        if rows["adopted"].any():
+            for name in BEFORE:
+                counted[name][:] = rows[f"{name}_before"]
+        if forgotten.any():
             for name, values in counted.items():
-                values[adopted] = rows[name][adopted]
+                values[forgotten] = rows[name][forgotten]
         if known.any():
             for name, values in counted.items():
                 values[known] = self._tracked[name][place[known]]
@@ -107,28 +148,12 @@ class Accounting:
 
     def _still_alive(self, keys: NDArray[np.uint64]) -> NDArray[np.intp]:
         _, first = np.unique(keys, return_index=True)
-        return np.sort(first[~self._have_ended(keys[first])])
-
-    def _have_ended(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Which of *keys* ended not long ago. First the other way round: few live, and sorting all that ended takes a
-        hundred times as long."""
-        recent = self._recent[: min(self._ended, RECENT)]
-        return np.isin(keys, recent[np.isin(recent, keys)])
-
-    def _remember_end(self, keys: NDArray[np.uint64]) -> None:
-        keys = keys[-RECENT:]
-        at = self._ended % RECENT
-        until_end = min(len(keys), RECENT - at)
-        self._recent[at : at + until_end] = keys[:until_end]
-        self._recent[: len(keys) - until_end] = keys[until_end:]
-        self._ended += len(keys)
+        return np.sort(first[~self._ended.has(keys[first])])
 
     def _with_room(self, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Those that are tracked from now on: first come, first served, so that none is counted twice."""
         room = self._max_tracked - len(self._tracked)
-        tracked = known | (np.cumsum(~known) <= room)
-        self.untracked += int(len(known) - tracked.sum())
-        return tracked
+        return known | (np.cumsum(~known) <= room)
 
     def _rtt_told_ns(
         self, rows: NDArray[np.void], place: NDArray[np.intp], known: NDArray[np.bool_]
@@ -153,8 +178,10 @@ class Accounting:
         seen["rtt_told_ns"] = rtt_told_ns
         seen["seen"] = self._pass
         missing = self._tracked[~np.isin(self._tracked["key"], keys)]
-        missing = missing[~self._have_ended(missing["key"]) & (missing["seen"] > self._pass - PASSES_KEPT)]
-        together = np.concatenate([seen, missing])
+        missing = missing[~self._ended.has(missing["key"])]
+        too_long = missing["seen"] <= self._pass - PASSES_KEPT
+        self._forgotten.add(missing["key"][too_long])
+        together = np.concatenate([seen, missing[~too_long]])
         self._tracked = together[np.argsort(together["key"])]
 
 

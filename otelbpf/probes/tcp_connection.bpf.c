@@ -3,9 +3,11 @@
  *
  * What must be remembered meanwhile lives in the socket (`connections`), is freed with it, and is copied by the kernel
  * from a listener to every socket it accepts. So a server's connection has an owner before anybody has accepted it,
- * and the process that first reads or writes takes it over: with a prefork server that is the worker. */
+ * and the process that first reads or writes, or else the one that closes, takes it over: with a prefork server that is
+ * the worker. */
 #include "tcp_record.bpf.h"
 #include "tcp_unsent.bpf.h"
+#include "tcp_throttle.bpf.h"
 
 #define MSG_PEEK 2
 #define TOLD_ENTRIES 4096
@@ -18,6 +20,12 @@ struct {
 	__type(key, __u64);   /* address of the socket */
 	__type(value, __u64); /* cookie: addresses are used again */
 } told SEC(".maps");
+
+/* No FIN of ours. */
+static __always_inline bool is_open(int state)
+{
+	return state == TCP_ESTABLISHED || state == TCP_SYN_RECV || state == TCP_CLOSE_WAIT;
+}
 
 /* `was` tells which FIN came first. A reset that ends a connection leaves no other trace than the error, and one that
  * we send when the application closes (unread data, SO_LINGER 0) is sent after this. One that we are about to send for
@@ -36,12 +44,31 @@ static __always_inline void explain_end(struct tcp_connection *event, const stru
 	else
 		event->close_reason = reset ? RESET_REMOTE : aborted ? RESET_LOCAL : TIMEOUT;
 	event->rx_resets = reset;
-	if ((open || was == TCP_CLOSE_WAIT) && error == 0 && !event->tx_resets)
+	if (is_open(was) && error == 0 && !event->tx_resets)
 		event->tx_resets = 1;
 	if (event->close_reason == RESET_LOCAL)
 		event->error = ECONNRESET; /* no normal end, though nobody had to be told */
 	else if (error && !is_orphan(sk))
 		event->error = reset || aborted ? ECONNRESET : ETIMEDOUT;
+}
+
+static __always_inline bool summed_close(struct sock *sk, const struct tcp_sock *tcp, struct connection *connection,
+					 int was)
+{
+	struct bucket *over = over_rate(connection->owner.cgroup_id, bpf_ktime_get_boot_ns());
+	struct tcp_connection end = {};
+
+	if (!over || !is_whole(connection))
+		return false;
+	end.kind = KIND_CLOSED;
+	end.role = connection->role;
+	end.tx_bytes = payload_sent(tcp);
+	end.rx_bytes = payload_received(sk, tcp);
+	end.retransmits = tcp->total_retrans;
+	end.tx_resets = connection->tx_resets;
+	explain_end(&end, sk, was);
+	add_up(over, &connection->owner, &end);
+	return true;
 }
 
 static __always_inline void closed(struct sock *sk, struct connection *connection, int was)
@@ -53,6 +80,10 @@ static __always_inline void closed(struct sock *sk, struct connection *connectio
 		return; /* never established */
 	if (!connection->role)
 		connection->role = role_by_counters(tcp, was);
+	if (is_open(was) && !sk->sk_err)
+		owned_by_closer(connection, sk); /* with a reset: nothing else gets here without an error */
+	if (!wanted(sk, tcp, &connection->owner) || summed_close(sk, tcp, connection, was))
+		return;
 	event = record(sk, tcp, connection, KIND_CLOSED);
 	if (!event)
 		return;
@@ -60,22 +91,37 @@ static __always_inline void closed(struct sock *sk, struct connection *connectio
 	bpf_ringbuf_submit(event, 0);
 }
 
+static __always_inline bool summed_failure(const struct event_head *owner, __u32 retransmits, __u16 error)
+{
+	struct bucket *over = over_rate(owner->cgroup_id, bpf_ktime_get_boot_ns());
+	struct tcp_connection end = {
+		.kind = KIND_FAILED, .role = ROLE_CLIENT, .retransmits = retransmits, .error = error
+	};
+
+	if (over)
+		add_up(over, owner, &end);
+	return over;
+}
+
 static __always_inline void failed(struct sock *sk, struct connection *connection)
 {
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 	struct tcp_connection *event;
 	__u64 address = (__u64)sk, cookie = bpf_get_socket_cookie(sk);
+	__u16 error = sk->sk_err ?: sk->sk_err_soft ?: ECANCELED;
 
 	if (!tcp || !tcp->segs_out)
 		return; /* no SYN was sent: connect() itself will return the error */
 	bpf_map_update_elem(&told, &address, &cookie, BPF_ANY);
+	if (!wanted(sk, tcp, &connection->owner) || summed_failure(&connection->owner, tcp->total_retrans, error))
+		return;
 	event = record(sk, tcp, connection, KIND_FAILED);
 	if (!event)
 		return;
 	event->role = ROLE_CLIENT;
 	event->start_ns = connection->owner.time_ns; /* 0 when adopted */
 	event->handshake_ns = event->start_ns ? event->head.time_ns - event->start_ns : 0;
-	event->error = sk->sk_err ?: sk->sk_err_soft ?: ECANCELED;
+	event->error = error;
 	bpf_ringbuf_submit(event, 0);
 }
 
@@ -93,6 +139,7 @@ static __always_inline void begin(struct sock *sk, __u8 role)
 	connection->adopted = 0;
 	connection->owned = role == ROLE_CLIENT;
 	connection->tx_resets = 0;
+	connection->summed = 0;
 }
 
 /* SYN-ACK → ACK is the first sample of the round trip. After a SYN cookie or a repeated SYN-ACK the kernel takes it from
@@ -135,6 +182,10 @@ int BPF_PROG(tcp_state_changed, struct sock *sk, int was, int is)
 		begin(sk, is == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER);
 	} else if (is == TCP_ESTABLISHED) {
 		established(sk, was);
+	} else if (is == TCP_FIN_WAIT1 || is == TCP_LAST_ACK) {
+		connection = bpf_sk_storage_get(&connections, sk, NULL, 0);
+		if (connection)
+			owned_by_closer(connection, sk);
 	} else if (is == TCP_CLOSE && was != TCP_LISTEN && was != TCP_CLOSE) {
 		connection = bpf_sk_storage_get(&connections, sk, NULL, 0);
 		if (connection && was == TCP_SYN_SENT)
@@ -173,6 +224,9 @@ static __always_inline struct connection *adopted(struct sock *sk)
 	if (!connection)
 		return NULL;
 	connection->adopted = 1;
+	connection->tx_bytes_before = payload_sent(tcp);
+	connection->rx_bytes_before = payload_received(sk, tcp);
+	connection->retransmits_before = tcp->total_retrans;
 	connection->role = state == TCP_LISTEN ? ROLE_SERVER : role_by_counters(tcp, state);
 	return connection;
 }
@@ -236,6 +290,8 @@ int connect_returned(struct trace_event_raw_sys_exit *context)
 		COUNT(filtered);
 		return 0;
 	}
+	if (summed_failure(&unsent.head, 0, error))
+		return 0;
 	unsent.start_ns = unsent.head.time_ns;
 	unsent.error = error;
 	unsent.role = ROLE_CLIENT;
@@ -287,7 +343,9 @@ int tcp_snapshot(struct bpf_iter__bpf_sk_storage_map *context)
 	struct tcp_sock *tcp;
 	__u8 state;
 
-	if (!sk || !connection || (!connection->start_ns && !connection->adopted))
+	if (!sk)
+		snapshot_until_ns = bpf_ktime_get_boot_ns() + CLOCK_SKEW_NS;
+	if (!sk || !connection || connection->summed || (!connection->start_ns && !connection->adopted))
 		return 0;
 	state = sk->__sk_common.skc_state;
 	tcp = bpf_skc_to_tcp_sock(sk);

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from otelbpf.probes import filters
-from otelbpf.probes.connection_id import connection_ids
+from otelbpf.probes.connection_id import add_connection_ids, identities
 from otelbpf.probes.probe import (
     Address,
     Choice,
@@ -22,10 +21,12 @@ from otelbpf.probes.probe import (
     Level,
     Number,
     Probe,
+    Totals,
     Way,
 )
 from otelbpf.probes.tcp_accounting import CLOSED, FAILED, Accounting
 from otelbpf.probes.tcp_sentence import closed_sentences, failed_sentences
+from otelbpf.probes.throttled import EVENTS, THROTTLED, marked
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ _CLOSED = Event(
     failed="went_wrong",
     duration_ns="duration_ns",
     trace_id="connection_id",
+    identity=identities,
+    complete=add_connection_ids,
 )
 _FAILED = Event(
     name=names.EVENT_TCP_CONNECTION_FAILED,
@@ -140,8 +143,9 @@ _FAILED = Event(
     body=lambda batch: failed_sentences(batch, ERRORS),
     setting="tcp_connection",
     when="failed",
-    failed="went_wrong",
+    failed="failed",
     duration_ns="handshake_ns",
+    identity=identities,
 )
 
 _WAY = (  # W in SIGNALS.md
@@ -187,6 +191,23 @@ _METRICS = (
     Histogram(names.METRIC_OTELBPF_TCP_RTT, "srtt_us", 1e-6, _WAY, when="rtt_due"),
     Histogram(names.METRIC_OTELBPF_TCP_CONNECTION_DURATION, "duration_ns", 1e-9, _WAY, when="duration_due"),
 )
+_SUMMED_BY = (Choice(names.NETWORK_TCP_HANDSHAKE_ROLE, "role", ROLES), *THROTTLED)
+_TOTALS = (
+    Counter(
+        names.METRIC_OTELBPF_TCP_CONNECTIONS, EVENTS, (*_SUMMED_BY, Choice(names.ERROR_TYPE, "error_class", ERRORS))
+    ),
+    Counter(
+        names.METRIC_OTELBPF_TCP_CLOSES,
+        EVENTS,
+        (*_SUMMED_BY, Choice(names.OTELBPF_TCP_CLOSE_REASON, "how", CLOSE_REASONS)),
+        when="closed",
+    ),
+    Counter(names.METRIC_OTELBPF_TCP_IO, "tx_bytes", (*_SUMMED_BY, _TRANSMIT), when="transmitted"),
+    Counter(names.METRIC_OTELBPF_TCP_IO, "rx_bytes", (*_SUMMED_BY, _RECEIVE), when="received"),
+    Counter(names.METRIC_OTELBPF_TCP_RETRANSMITS, "retransmits", _SUMMED_BY, when="repeated"),
+    Counter(names.METRIC_OTELBPF_TCP_RESETS, "tx_resets", (*_SUMMED_BY, _TRANSMIT), when="reset_transmitted"),
+    Counter(names.METRIC_OTELBPF_TCP_RESETS, "rx_resets", (*_SUMMED_BY, _RECEIVE), when="reset_received"),
+)
 _NOT_ZERO = {
     "tx_bytes_new": "transmitted",
     "rx_bytes_new": "received",
@@ -202,8 +223,9 @@ class TcpConnections:
     def __init__(self, config: Any) -> None:
         self.undecodable = 0
         self.accounting = Accounting(config.probes.tcp_connection.max_tracked)
-        self._key = config.connection_id.key
-        self._policy = config.logs.tcp_connection
+
+    def follow(self, config: Any) -> None:
+        """Nothing here depends on what may change."""
 
     def __call__(self, batch: Batch) -> Batch:
         batch = self.accounting.snapshot(batch) if batch.snapshot else self.accounting.events(batch)
@@ -214,21 +236,7 @@ class TcpConnections:
         batch.columns["nat_address"] = np.zeros(len(batch), "V16")
         for counter, counted in _NOT_ZERO.items():
             batch.columns[counted] = batch.number(counter) > 0
-        if not batch.snapshot:
-            batch.columns["connection_id"] = self._connection_ids(batch)
         return batch
-
-    def _connection_ids(self, batch: Batch) -> NDArray[np.uint8]:
-        """Of the connections that become log records; a hash a row is the dearest thing here."""
-        wanted = batch.number("closed") & self._becomes_record(batch)
-        return connection_ids(batch.rows["client_isn"], batch.rows["server_isn"], wanted, self._key)
-
-    def _becomes_record(self, batch: Batch) -> NDArray[np.bool_] | bool:
-        """Under the setting `logs.tcp_connection`."""
-        if isinstance(self._policy, str):
-            return batch.number("went_wrong") if self._policy == "failed" else self._policy == "all"
-        slow: NDArray[np.bool_] = batch.number("duration_ns") >= self._policy.slow * 1e9
-        return batch.number("went_wrong") | slow
 
 
 def _add_kinds(batch: Batch) -> None:
@@ -242,6 +250,17 @@ def _add_kinds(batch: Batch) -> None:
     if failed.any():
         for name in ("tx_bytes_new", "rx_bytes_new", "tx_resets_new", "rx_resets_new"):
             batch.number(name)[failed] = 0
+
+
+def _with_totals(batch: Batch) -> Batch:
+    """The columns of sums of ends; one that failed and has no error is of the rest, whose errors are not told apart."""
+    rows, columns = batch.rows, batch.columns
+    failed = rows["kind"] == FAILED
+    columns["closed"] = ~failed
+    columns["error_class"] = np.where(failed & (rows["error"] == 0), OTHER, _error_classes()[rows["error"]])
+    for counter, counted in _NOT_ZERO.items():
+        columns[counted] = rows[counter.removesuffix("_new")] > 0
+    return marked(batch)
 
 
 def _add_ports(batch: Batch) -> None:
@@ -297,10 +316,12 @@ PROBE = Probe(
         ),
     ),
     prepare=TcpConnections,
-    constants=filters.constants,
+    constants=lambda _config: {},
     events=(_CLOSED, _FAILED),
     metrics=_METRICS,
+    totals=Totals(_with_totals, _TOTALS),
     adopt="tcp_adopt",
     snapshot="tcp_snapshot",
     snapshot_map="connections",
+    tables=lambda prepare: {"tracked": prepare.accounting.fill},
 )

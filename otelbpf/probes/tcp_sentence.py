@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from otelbpf.address_text import encoded as encoded_addresses
+from otelbpf import address_text
 from otelbpf.enrich.distinct import distinct_together
-from otelbpf.lines import Lines, Part, encoded
+from otelbpf.lines import Lines, Part, Words, words
 from otelbpf.probes.three_digits import BYTES, NANOSECONDS
 from otelbpf.signals import names
 
@@ -25,46 +25,45 @@ if TYPE_CHECKING:
 
 _ROLES = (("unknown", "—"), ("client", "→"), ("server", "←"))
 _PID_BITS = np.uint64(32)
+_PLACES = (10_000, 1000, 100, 10, 1)
+_PORT_CELL = 8
 
 
 def closed_sentences(batch: Batch, reasons: Mapping[int, str]) -> Lines:
     """Who, with whom, how much each way, how long, which end ended it."""
-    sent, received = BYTES.part(batch.number("tx_bytes"), " ↑"), BYTES.part(batch.number("rx_bytes"), " ↓")
-    rest = Lines.joined(sent, received, _duration(batch.number("duration_ns")), _word(batch, "close_reason", reasons))
-    return Lines(_ends(batch) + rest.pieces)
+    sent, received = BYTES.part(batch.number("tx_bytes")), BYTES.part(batch.number("rx_bytes"))
+    duration, reason = _duration(batch.number("duration_ns")), _word(batch, "close_reason", reasons)
+    return Lines(len(batch), *_ends(batch), " ↑", sent, " ↓", received, " ", duration, " ", reason)
 
 
 def failed_sentences(batch: Batch, errors: Mapping[int, str]) -> Lines:
     """Who, to whom, after how long, why not."""
-    rest = Lines.joined(_duration(batch.number("handshake_ns")), _word(batch, "error_class", errors))
-    return Lines(_ends(batch) + rest.pieces)
+    duration, error = _duration(batch.number("handshake_ns")), _word(batch, "error_class", errors)
+    return Lines(len(batch), *_ends(batch), " ", duration, " ", error)
 
 
-def _ends(batch: Batch) -> list[list[bytes]]:
-    """`client curl[4711] → example.org (`, `93.184.216.34`, `:443`, `)`; without a name no bracket."""
-    ports = batch.number("remote_port").tolist()
-    pieces = [_who(batch), _addresses(batch), (":%d\n" * len(ports) % tuple(ports)).encode().split(b"\n")[:-1]]
+def _ends(batch: Batch) -> list[str | Part]:
+    """`client curl[4711] → example.org (`, `93.184.216.34`, `:`, `443`, `)`; without a name no bracket."""
+    pieces: list[str | Part] = [_who(batch), _addresses(batch), ":", Part(_ports(batch.number("remote_port")))]
     remote = batch.things("remote")
     after = [")" if names.SERVER_ADDRESS in facts else "" for facts in remote.values]
-    if any(after):
-        pieces += Lines.joined(Part(encoded(after), remote.codes)).pieces
-    return pieces
+    return [*pieces, Part(words(after), remote.codes)] if any(after) else pieces
 
 
-def _who(batch: Batch) -> list[bytes]:
+def _who(batch: Batch) -> Part:
     """`client curl[4711] → example.org (`: the executable's name, or the kernel's short one where it is not known."""
     process, remote = batch.things("process"), batch.things("remote")
     role, pids, comms = batch.number("role"), batch.number("pid"), batch.number("comm")
     things = (process.codes * len(remote.values) + remote.codes) * len(_ROLES) + role
     found = distinct_together((things.astype(np.uint64) << _PID_BITS | pids, *_words_of(comms)))
-    words = []
+    texts = []
     for row in found.rows.tolist():
         program = process.values[process.codes[row]].get(names.PROCESS_EXECUTABLE_NAME)
         word, arrow = _ROLES[role[row]]
         name = remote.values[remote.codes[row]].get(names.SERVER_ADDRESS)
         opened = f"{name} (" if name else ""
-        words.append(f"{word} {program or comms[row].decode(errors='replace')}[{pids[row]}] {arrow} {opened}")
-    return Lines.joined(Part(encoded(words), found.codes)).pieces[0]
+        texts.append(f"{word} {program or comms[row].decode(errors='replace')}[{pids[row]}] {arrow} {opened}")
+    return Part(words(texts), found.codes)
 
 
 def _words_of(comms: NDArray[np.bytes_]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -72,22 +71,32 @@ def _words_of(comms: NDArray[np.bytes_]) -> tuple[NDArray[np.uint64], NDArray[np
     return pair[:, 0], pair[:, 1]
 
 
-def _addresses(batch: Batch) -> list[bytes]:
+def _addresses(batch: Batch) -> Part:
     """As they stand before a port; a question mark where it is not known."""
-    return [
-        b"[%b]" % text if b":" in text else text or b"?" for text in encoded_addresses(batch.number("remote_address"))
-    ]
+    known = address_text.words(batch.number("remote_address"), bracketed=True)
+    if (unknown := known.lengths == 0).any():
+        known.cells.view(np.uint8).reshape(len(batch), -1)[unknown, 0] = ord("?")
+        known.lengths[unknown] = 1
+    return Part(known)
+
+
+def _ports(ports: NDArray[np.uint16]) -> Words:
+    """Digit by digit, with zeros for the cells before the first."""
+    places = np.array(_PLACES, np.uint16)
+    digits = (ports[:, None] // places % 10 + ord("0")).astype(np.uint8)
+    shown = ports[:, None] >= places
+    shown[:, -1] = True
+    cells = np.zeros((len(ports), _PORT_CELL), np.uint8)
+    cells[:, : len(places)] = digits * shown
+    return Words(cells.view(f"V{_PORT_CELL}").ravel(), np.count_nonzero(shown, axis=1).astype(np.intp))
 
 
 def _duration(nanoseconds: NDArray[Any]) -> Part:
     """A question mark where it is not known."""
-    part, unknown = NANOSECONDS.part(nanoseconds, " "), nanoseconds <= 0
-    if not unknown.any():
-        return part
-    return Part(np.append(part.words, encoded([" ?"])), np.where(unknown, len(part.words), part.codes))
+    return NANOSECONDS.part(nanoseconds, nanoseconds <= 0)
 
 
-def _word(batch: Batch, column: str, words: Mapping[int, str]) -> Part:
+def _word(batch: Batch, column: str, meanings: Mapping[int, str]) -> Part:
     """One of a few."""
     found, codes = np.unique(batch.number(column), return_inverse=True)
-    return Part(encoded([f" {words.get(number, '_OTHER')}" for number in found.tolist()]), codes)
+    return Part(words([meanings.get(number, "_OTHER") for number in found.tolist()]), codes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from otelbpf.lines import Part, encoded
+from otelbpf.lines import Part, Words, words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,14 +40,17 @@ class Scale:
         self._steps = steps
         self._limits = np.array([step.limit for step in steps[:-1]])
         self._digits = np.array([step.size / 10 if step.tenths else step.size for step in steps])
-        self._words: dict[str, NDArray[np.object_]] = {}
+        self._words: Words | None = None
 
-    def part(self, values: NDArray[Any], before: str = "") -> Part:
-        """A word for each value, with the same *before* all of them, as a part of lines."""
-        if before not in self._words:
+    def part(self, values: NDArray[Any], unknown: NDArray[np.bool_] | None = None) -> Part:
+        """A word for each value, a question mark for what is *unknown*, as a part of lines."""
+        if self._words is None:  # made when it is first needed: it takes some ms
             each = (step.word(digits) for step in self._steps for digits in range(_WORDS_A_STEP))
-            self._words[before] = encoded([before + word for word in each])
-        return Part(self._words[before], self._codes(values))
+            self._words = words([*each, "?"])
+        codes = self._codes(values)
+        if unknown is not None:
+            codes[unknown] = len(self._steps) * _WORDS_A_STEP
+        return Part(self._words, codes)
 
     def _codes(self, values: NDArray[Any]) -> NDArray[np.intp]:
         step = np.searchsorted(self._limits, values, "right")

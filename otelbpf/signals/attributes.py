@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from otelbpf.address_text import encoded
 from otelbpf.batch import Categorical
+from otelbpf.lines import Part, Words, cells_of
 from otelbpf.probes.probe import Address, Choice, Constant, Hex, Known, Number
 from otelbpf.signals import names, wire
-from otelbpf.signals.rows import distinct_of, gathered
+from otelbpf.signals.rows import distinct_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from otelbpf.batch import Batch, Facts
     from otelbpf.probes.probe import Attribute
-    from otelbpf.signals.name import AttributeName
-
-_LONGEST_ADDRESS = 45
 
 
 def checked(attributes: Iterable[Attribute], where: str) -> tuple[Attribute, ...]:
@@ -83,45 +80,19 @@ class Blocks:
         """The block, not kept."""
         return b"".join([writer(facts[name]) for name, writer in self._writers if name in facts])
 
-    def of(self, batch: Batch) -> tuple[list[bytes], NDArray[np.intp]] | None:
-        """The block of each row and its length; None when no stage has made the column."""
+    def of(self, batch: Batch) -> Part | None:
+        """The block of each row; None when no stage has made the column."""
         column = batch.columns.get(self.column)
         if not isinstance(column, Categorical):
             return None
         codes, things = occurring(column)
-        blocks = [self.encoded(facts) for facts in things]
-        lengths = np.fromiter(map(len, blocks), np.intp, len(blocks))
-        return gathered(blocks, codes), lengths[codes]
+        return blocks_of([self.encoded(facts) for facts in things], codes)
 
 
-class AddressTexts:
-    """The attributes whose value is the address in *column*: what stands before a text depends on its length only."""
-
-    def __init__(self, tag: bytes, column: str, attribute_names: Iterable[AttributeName]) -> None:
-        self._column = column
-        made = [[_before(tag, name, length) for length in range(_LONGEST_ADDRESS + 1)] for name in attribute_names]
-        self._before = [_objects(heads) for heads in made]
-        self._lengths = np.array(
-            [[len(head) + at * bool(head) for at, head in enumerate(heads)] for heads in made]
-        ).sum(0)
-
-    def of(self, batch: Batch) -> tuple[list[list[bytes]], NDArray[np.intp]]:
-        """Columns of pieces, before and text in turn, and the length of all of them in each row."""
-        values = encoded(batch.number(self._column))
-        lengths = np.fromiter(map(len, values), np.intp, len(values))
-        pieces = [piece for heads in self._before for piece in (heads[lengths].tolist(), values)]
-        return pieces, self._lengths[lengths]
-
-
-def _before(tag: bytes, name: AttributeName, length: int) -> bytes:
-    """The attribute up to its text of *length*; nothing when there is no text."""
-    return wire.attribute(tag, name, " " * length)[:-length] if length else b""
-
-
-def _objects(items: Sequence[Any]) -> NDArray[np.object_]:
-    made = np.empty(len(items), object)
-    made[:] = items
-    return made
+def blocks_of(blocks: Sequence[bytes], codes: NDArray[np.intp]) -> Part:
+    """Row *i* has ``blocks[codes[i]]``, whose bytes all count."""
+    lengths = np.fromiter(map(len, blocks), np.intp, len(blocks))
+    return Part(Words(cells_of(blocks), lengths), codes)
 
 
 def occurring(column: Categorical) -> tuple[NDArray[np.intp], list[Facts]]:

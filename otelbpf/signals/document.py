@@ -62,7 +62,8 @@ def _records(declared: Sequence[Probe]) -> Iterator[str]:
                 continue
             described.add(event.name)
             settings = ", ".join(f"`{each.setting}`" for each in probe.events if each.name == event.name)
-            levels = ["INFO", *["WARN"] * bool(event.failed), *["ERROR"] * bool(event.error)]
+            always_failed = event.failed is not None and event.failed == event.when
+            levels = [*["INFO"] * (not always_failed), *["WARN"] * bool(event.failed), *["ERROR"] * bool(event.error)]
             yield _row(
                 f"`{event.name}`",
                 _described(event.name),

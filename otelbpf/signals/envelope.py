@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import accumulate, chain, groupby
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-TARGET_BYTES: Final = 2_500_000
+TARGET_BYTES: Final = 900_000
 """A request is closed when it has reached this size: receivers refuse 4 MiB, and smaller ones cost more calls."""
 _FRAME_BYTES: Final = 12
 
@@ -52,13 +53,51 @@ def scope_level(name: str, version: str) -> Level:
     )
 
 
+Buffer = bytes | memoryview
+
+
+class Encoded(Protocol):
+    """Items as bytes, and the length of each."""
+
+    @property
+    def lengths(self) -> NDArray[np.intp]: ...
+
+    def between(self, first: int, last: int) -> Sequence[Buffer]:
+        """The bytes of the items from *first* to *last*."""
+
+
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """Items as bytes: *stride* pieces each, and the length of each."""
+class Pieces:
+    """Items of *stride* pieces each."""
 
     pieces: list[bytes]
     stride: int
     lengths: NDArray[np.intp]
+
+    def between(self, first: int, last: int) -> Sequence[Buffer]:
+        return self.pieces[first * self.stride : last * self.stride]
+
+
+class Stretches:
+    """Items one behind the other in a few stretches of bytes, which end between two items."""
+
+    def __init__(self, stretches: Sequence[Buffer], lengths: NDArray[np.intp]) -> None:
+        self.lengths = lengths
+        self._stretches = stretches
+        self._begins = [0, *accumulate(map(len, stretches))]
+        self._ends: list[int] = [0, *np.cumsum(lengths).tolist()]
+
+    def between(self, first: int, last: int) -> Sequence[Buffer]:
+        begin, end = self._ends[first], self._ends[last]
+        chosen = range(bisect_right(self._begins, begin) - 1, bisect_left(self._begins, end))
+        return [
+            memoryview(self._stretches[number])[max(0, begin - self._begins[number]) : end - self._begins[number]]
+            for number in chosen
+        ]
+
+    def part(self, first: int, last: int) -> Encoded:
+        """The items from *first* to *last* on their own."""
+        return Stretches(self.between(first, last), self.lengths[first:last])
 
 
 class Encoder(Protocol):
@@ -156,7 +195,7 @@ class Run:
     """Encoded items that stand next to each other below the same levels, the outermost first."""
 
     path: tuple[Level, ...]
-    pieces: Sequence[bytes]
+    pieces: Sequence[Buffer]
     size: int
 
 
@@ -170,10 +209,10 @@ def _request(signal: str, cells: Sequence[Cell]) -> Request:
     for cell in cells:
         items, begin = encoded[cell.table], ranges[cell.table][0]
         first, last = cell.first - begin, cell.last - begin
-        pieces = items.pieces[first * items.stride : last * items.stride]
+        pieces = items.between(first, last)
         size = ends[cell.table][last] - ends[cell.table][first]
         runs.append(Run((cell.resource, *cell.table.levels), pieces, size))
-    chunks: list[Sequence[bytes]] = []
+    chunks: list[Sequence[Buffer]] = []
     _write(runs, 0, chunks)
     return Request(
         signal,
@@ -183,7 +222,7 @@ def _request(signal: str, cells: Sequence[Cell]) -> Request:
     )
 
 
-def _write(runs: Sequence[Run], depth: int, chunks: list[Sequence[bytes]]) -> int:
+def _write(runs: Sequence[Run], depth: int, chunks: list[Sequence[Buffer]]) -> int:
     """Appends *runs*, from depth *depth* on, to *chunks* and returns their bytes."""
     if len(runs) == 1:
         return _write_one(runs[0], depth, chunks)
@@ -204,7 +243,7 @@ def _write(runs: Sequence[Run], depth: int, chunks: list[Sequence[bytes]]) -> in
     return written
 
 
-def _write_one(run: Run, depth: int, chunks: list[Sequence[bytes]]) -> int:
+def _write_one(run: Run, depth: int, chunks: list[Sequence[Buffer]]) -> int:
     """The same for a single run, from the inside out: with many resources most have one run at each depth."""
     size, before, after = run.size, b"", b""
     for level in reversed(run.path[depth:]):

@@ -48,14 +48,14 @@ class Wanted:
 class Plan:
     """How the rows of one probe become series: each attribute is hashed once, each set of attributes looked up once."""
 
-    def __init__(self, probe: Probe, made: Maker) -> None:
+    def __init__(self, where: str, metrics: Sequence[Metric], made: Maker) -> None:
         self._resource = made.resource
         # Keys beyond the caps are kept until the next export, so that they are not made anew in every batch; in bounds.
         self._most_slots = 4 * made.max_series + 1000
         self._declared: list[Attribute] = []
         self._parts: list[Part] = []
         self._indexes: dict[tuple[int, ...], Index] = {}
-        self.series = [self._series(probe, metric, made) for metric in probe.metrics]
+        self.series = [self._series(where, metric, made) for metric in metrics]
 
     def update(self, batch: Batch, now_ns: int) -> None:
         """Takes the rows of *batch* into all series that they belong to."""
@@ -83,8 +83,8 @@ class Plan:
         for index in self._indexes.values():
             index.sweep()
 
-    def _series(self, probe: Probe, metric: Metric, made: Maker) -> Sums | Distributions:
-        _check(probe, metric)
+    def _series(self, where: str, metric: Metric, made: Maker) -> Sums | Distributions:
+        _check(where, metric)
         constants = [attribute for attribute in metric.by if isinstance(attribute, Constant)]
         numbers = tuple(self._number(attribute, made) for attribute in metric.by if not isinstance(attribute, Constant))
         if numbers not in self._indexes:
@@ -128,20 +128,30 @@ class Metrics:
 
     def __init__(self, config: Any, probes: Iterable[Probe], now_ns: Callable[[], int] = time.time_ns) -> None:
         self._now_ns = now_ns
-        self._ttl_ns = int(config.metrics.series_ttl * 1e9)
+        self.follow(config)
         self._delta = config.metrics.temporality == "delta"
         made = Maker(config.metrics.max_series)
         self._resources = made.resources
-        declared = list(probes)
-        self._plans = {probe.name: Plan(probe, made) for probe in declared if probe.metrics}
+        declared = {probe.name: probe for probe in probes if probe.metrics}
+        self._plans = {(name, False): Plan(name, probe.metrics, made) for name, probe in declared.items()}
+        """(probe, whether of totals) → plan."""
+        self._plans |= {
+            (name, True): Plan(name, probe.totals.metrics, made)
+            for name, probe in declared.items()
+            if probe.totals is not None
+        }
         self._outputs: Sequence[Output] = outputs(
-            [(probe.scope, series) for probe in declared if probe.metrics for series in self._plans[probe.name].series],
+            [(declared[name].scope, series) for (name, _), plan in self._plans.items() for series in plan.series],
             delta=self._delta,
         )
 
+    def follow(self, config: Any) -> None:
+        """Forgets series as *config* says from now on; those there are go on as they are."""
+        self._ttl_ns = int(config.metrics.series_ttl * 1e9)
+
     def update(self, batch: Batch) -> None:
         """Takes *batch* in. An empty snapshot counts: it says that nothing is alive."""
-        plan = self._plans.get(batch.probe)
+        plan = self._plans.get((batch.probe, batch.totals))
         if plan is not None and (len(batch) or batch.snapshot):
             plan.update(batch, self._now_ns())
 
@@ -170,10 +180,10 @@ class Metrics:
         return counts
 
 
-def _check(probe: Probe, metric: Metric) -> None:
+def _check(where: str, metric: Metric) -> None:
     if metric.name not in names.METRICS:
-        raise ValueError(f"{probe.name}: {metric.name} is not in the table of names (otelbpf/signals/names.py)")
+        raise ValueError(f"{where}: {metric.name} is not in the table of names (otelbpf/signals/names.py)")
     instrument = names.METRICS[metric.name].instrument
     if instrument != _INSTRUMENTS[type(metric)]:
-        raise ValueError(f"{probe.name}: {metric.name} is a {instrument}, not a {_INSTRUMENTS[type(metric)]}")
-    checked(metric.by, f"{probe.name}: {metric.name}")
+        raise ValueError(f"{where}: {metric.name} is a {instrument}, not a {_INSTRUMENTS[type(metric)]}")
+    checked(metric.by, f"{where}: {metric.name}")

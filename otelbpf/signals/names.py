@@ -211,6 +211,9 @@ OTEL_EVENT_NAME = AttributeName(
 OTEL_METRIC_OVERFLOW = AttributeName(
     "otel.metric.overflow", "bool", "true on the point that takes what is beyond a cap; from the metrics specification"
 )
+OTELBPF_SAMPLE_WEIGHT = AttributeName(
+    "otelbpf.sample.weight", "int", "the events that this record stands for, itself included; absent when it is alone"
+)
 OTEL_COMPONENT_TYPE = AttributeName("otel.component.type", "str", registry=True)
 OTEL_COMPONENT_NAME = AttributeName("otel.component.name", "str", registry=True)
 
@@ -222,7 +225,7 @@ OTELBPF_EVENT_OUTCOME = AttributeName(
     "otelbpf.event.outcome", "str", "processed, filtered, throttled, lost, undecodable"
 )
 OTELBPF_QUEUE_NAME = AttributeName("otelbpf.queue.name", "str")
-OTELBPF_MAP_NAME = AttributeName("otelbpf.map.name", "str")
+OTELBPF_MAP_NAME = AttributeName("otelbpf.map.name", "str", "dns_lookup.pending, tcp_connection.tracked")
 OTELBPF_CACHE_NAME = AttributeName("otelbpf.cache.name", "str")
 OTELBPF_CACHE_RESULT = AttributeName("otelbpf.cache.result", "str", "hit, miss, evicted")
 OTELBPF_METRIC_NAME = AttributeName("otelbpf.metric.name", "str")
@@ -230,6 +233,14 @@ OTELBPF_WATCH_NAME = AttributeName("otelbpf.watch.name", "str", "pods, services,
 OTELBPF_WATCH_STATE = AttributeName("otelbpf.watch.state", "str", "answered, unanswered")
 OTELBPF_HOLD_OUTCOME = AttributeName(
     "otelbpf.hold.outcome", "str", "named, nameless (the time was over), displaced (there was no room)"
+)
+OTELBPF_RECORD_OUTCOME = AttributeName("otelbpf.record.outcome", "str", "made, shed (error.type says for which limit)")
+OTELBPF_GUARD_NAME = AttributeName("otelbpf.guard.name", "str", "memory_limit, cpu_limit")
+OTELBPF_GUARD_STEP = AttributeName("otelbpf.guard.step", "str", "what holds now")
+OTELBPF_GUARD_DIRECTION = AttributeName("otelbpf.guard.direction", "str", "down: less is kept, up: more again")
+OTELBPF_CONFIG_APPLIED = AttributeName("otelbpf.config.applied", "str[]", "key paths of the settings that changed")
+OTELBPF_CONFIG_RESTART = AttributeName(
+    "otelbpf.config.restart", "str[]", "key paths of settings that are different in the file and need a restart"
 )
 CPU_MODE = AttributeName("cpu.mode", "str", "user, system", registry=True)
 
@@ -241,6 +252,9 @@ EVENT_PROCESS_EXIT = EventName("otelbpf.process.exit", "a process ended")
 EVENT_AGENT_STARTED = EventName("otelbpf.agent.started", "every probe that could be attached is")
 EVENT_AGENT_STOPPED = EventName("otelbpf.agent.stopped", "the agent ends after a flush")
 EVENT_AGENT_CONFIG_RELOADED = EventName("otelbpf.agent.config_reloaded", "another configuration holds from now on")
+EVENT_AGENT_CONFIG_REFUSED = EventName(
+    "otelbpf.agent.config_refused", "a configuration cannot be used, and the former one holds; with the reason"
+)
 EVENT_AGENT_PROBE_FAILED = EventName("otelbpf.agent.probe_failed", "a probe could not be attached")
 EVENT_AGENT_DATA_LOST = EventName("otelbpf.agent.data_lost", "events or records were lost; with the reason")
 EVENT_AGENT_EXPORTER_DOWN = EventName("otelbpf.agent.exporter_down", "a peer takes nothing any more")
@@ -249,6 +263,10 @@ EVENT_AGENT_KUBERNETES_DOWN = EventName(
 )
 EVENT_AGENT_KUBERNETES_UP = EventName("otelbpf.agent.kubernetes_up", "the API server answers a watch again")
 EVENT_AGENT_EXPORTER_UP = EventName("otelbpf.agent.exporter_up", "the peer takes data again")
+EVENT_AGENT_DETAIL_REDUCED = EventName(
+    "otelbpf.agent.detail_reduced", "less is kept from now on, for one of the agent's own limits; counters stay right"
+)
+EVENT_AGENT_DETAIL_RESTORED = EventName("otelbpf.agent.detail_restored", "more is kept again, as a limit allows it")
 
 HANDSHAKE_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0)
 RTT_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -360,16 +378,31 @@ METRIC_OTELBPF_AGENT_PROBE_RUNS = MetricName(
     "otelbpf.agent.probe.runs", "Counter", "{run}", "Runs of the kernel programs, while bpf_stats is enabled"
 )
 METRIC_OTELBPF_AGENT_MAP_ENTRIES = MetricName(
-    "otelbpf.agent.map.entries", "UpDownCounter", "{entry}", "Entries in a BPF map"
+    "otelbpf.agent.map.entries", "UpDownCounter", "{entry}", "Entries in a bounded table of a probe"
 )
 METRIC_OTELBPF_AGENT_MAP_CAPACITY = MetricName(
-    "otelbpf.agent.map.capacity", "UpDownCounter", "{entry}", "Entries that fit in a BPF map"
+    "otelbpf.agent.map.capacity", "UpDownCounter", "{entry}", "Entries that fit in it"
 )
 METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS = MetricName(
     "otelbpf.agent.enrichment.lookups", "Counter", "{lookup}", "Look-ups in the caches of enrichment"
 )
 METRIC_OTELBPF_AGENT_SERIES = MetricName(
     "otelbpf.agent.series", "UpDownCounter", "{series}", "Series kept for a metric"
+)
+METRIC_OTELBPF_AGENT_LOG_RECORDS = MetricName(
+    "otelbpf.agent.log.records",
+    "Counter",
+    "{log_record}",
+    "Log records that were due by the settings: made, or shed with the limit that asked for it",
+)
+METRIC_OTELBPF_AGENT_GUARD_STEP = MetricName(
+    "otelbpf.agent.guard.step", "UpDownCounter", "{step}", "Steps down that hold now for a limit; 0: nothing is shed"
+)
+METRIC_OTELBPF_AGENT_GUARD_STEPS = MetricName(
+    "otelbpf.agent.guard.steps", "Counter", "{step}", "Steps taken so far for a limit"
+)
+METRIC_OTELBPF_AGENT_GUARD_USAGE = MetricName(
+    "otelbpf.agent.guard.usage", "Gauge", "1", "Share of a limit that is used"
 )
 METRIC_OTELBPF_AGENT_HOLD_ROWS = MetricName(
     "otelbpf.agent.hold.rows", "Counter", "{row}", "Rows that waited for their pod to be known, by what came of it"
@@ -388,6 +421,12 @@ METRIC_OTELBPF_AGENT_NAT_ENTRIES = MetricName(
 )
 METRIC_OTELBPF_AGENT_NAT_OVERFLOWS = MetricName(
     "otelbpf.agent.nat.overflows", "Counter", "{overflow}", "Times that the kernel told of more than was read"
+)
+METRIC_OTELBPF_AGENT_CONFIG_RELOADS = MetricName(
+    "otelbpf.agent.config.reloads",
+    "Counter",
+    "{reload}",
+    "Configurations that were read again, with error.type `refused` where one could not be used",
 )
 METRIC_PROCESS_CPU_TIME = MetricName(
     "process.cpu.time", "Counter", "s", "Total CPU seconds broken down by different CPU modes.", registry=True

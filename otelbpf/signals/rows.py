@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
 # A store of 1, 2, 4 or 8 bytes is one instruction; the bits are those that fit into so many groups of seven.
 _BITS_BY_WIDTH: Final = {1: 7, 2: 14, 4: 28, 8: 56}
 LONGEST: Final = 10
-_MAX_PATTERNS: Final = 1024
 
 
 def varint_width(largest: int) -> int:
@@ -55,11 +54,11 @@ def varints(numbers: NDArray[np.uint64], width: int) -> NDArray[Any]:
 
 
 def _longest(numbers: NDArray[np.uint64]) -> NDArray[Any]:
-    groups = np.empty((len(numbers), LONGEST), np.uint8)
+    groups = np.empty((*numbers.shape, LONGEST), np.uint8)
     for index in range(LONGEST):
-        groups[:, index] = (numbers >> np.uint64(7 * index)) & np.uint64(0x7F)
-    groups[:, :-1] |= 0x80
-    return groups.view(f"V{LONGEST}").ravel()
+        groups[..., index] = (numbers >> np.uint64(7 * index)) & np.uint64(0x7F)
+    groups[..., :-1] |= 0x80
+    return groups.view(f"V{LONGEST}")[..., 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,45 +69,21 @@ class Hole:
     format: str
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Bytes from *start* to *end* of a row; *optional* names what may be cut out, None is always there."""
+class Template:
+    """A row of fixed layout: constant bytes with holes."""
 
-    start: int
-    end: int
-    optional: str | None
-
-
-class Layout:
-    """The fixed layout of a row: constant bytes with holes.
-
-    *parts* are (optional, [bytes and Holes]): the bytes of one part stand or fall together.
-    """
-
-    def __init__(self, parts: Sequence[tuple[str | None, Sequence[bytes | Hole]]]) -> None:
+    def __init__(self, pieces: Sequence[bytes | Hole]) -> None:
         template = bytearray()
         holes: dict[str, tuple[str, int]] = {}
-        self.spans: list[Span] = []
-        for optional, pieces in parts:
-            start = len(template)
-            for piece in pieces:
-                if isinstance(piece, Hole):
-                    holes[piece.name] = (piece.format, len(template))
-                    template += bytes(np.dtype(piece.format).itemsize)
-                else:
-                    template += piece
-            self.spans.append(Span(start, len(template), optional))
+        for piece in pieces:
+            if isinstance(piece, Hole):
+                holes[piece.name] = (piece.format, len(template))
+                template += bytes(np.dtype(piece.format).itemsize)
+            else:
+                template += piece
         self.width = len(template)
-        self._kept_without: dict[frozenset[str], list[tuple[int, int]]] = {}
         self._template = np.frombuffer(bytes(template), np.uint8)
-        self._dtype = np.dtype(
-            {
-                "names": list(holes),
-                "formats": [kind for kind, _ in holes.values()],
-                "offsets": [offset for _, offset in holes.values()],
-                "itemsize": self.width,
-            }
-        )
+        self._dtype = dtype_of(holes, self.width)
 
     def rows(self, count: int) -> NDArray[Any]:
         """*count* rows with the constant bytes in place; fill the holes by name (``rows["time"] = …``)."""
@@ -116,54 +91,22 @@ class Layout:
         raw[:] = self._template
         return raw.view(self._dtype).reshape(count)
 
-    def without(self, rows: NDArray[Any], absent: frozenset[str], chosen: NDArray[np.intp] | slice) -> list[bytes]:
-        """The *chosen* rows as bytes, without the parts named in *absent*."""
-        # Bytes, because indexing a structured array copies its fields and not what is between them.
-        raw = rows.view(np.uint8).reshape(len(rows), self.width)[chosen]
-        kept = self._kept(absent)
-        if kept == [(0, self.width)]:
-            return as_bytes(raw)
-        cut = np.empty((len(raw), sum(end - start for start, end in kept)), np.uint8)
-        position = 0
-        for start, end in kept:
-            cut[:, position : position + end - start] = raw[:, start:end]
-            position += end - start
-        return as_bytes(cut)
 
-    def width_without(self, absent: frozenset[str]) -> int:
-        return sum(end - start for start, end in self._kept(absent))
-
-    def _kept(self, absent: frozenset[str]) -> list[tuple[int, int]]:
-        """The stretches of a row that stay."""
-        if absent not in self._kept_without:
-            if len(self._kept_without) >= _MAX_PATTERNS:
-                self._kept_without.clear()
-            self._kept_without[absent] = self._stretches(absent)
-        return self._kept_without[absent]
-
-    def _stretches(self, absent: frozenset[str]) -> list[tuple[int, int]]:
-        kept: list[tuple[int, int]] = []
-        for span in self.spans:
-            if span.optional in absent or span.start == span.end:
-                continue
-            if kept and kept[-1][1] == span.start:
-                kept[-1] = (kept[-1][0], span.end)
-            else:
-                kept.append((span.start, span.end))
-        return kept
+def dtype_of(holes: Mapping[str, tuple[str, int]], width: int) -> np.dtype[Any]:
+    """The numpy type of a row of *width* bytes with *holes*: name → (format, where)."""
+    return np.dtype(
+        {
+            "names": list(holes),
+            "formats": [kind for kind, _ in holes.values()],
+            "offsets": [offset for _, offset in holes.values()],
+            "itemsize": width,
+        }
+    )
 
 
-def as_bytes(rows: NDArray[np.uint8]) -> list[bytes]:
-    """Each row of an array of shape (rows, width) as one bytes object."""
-    result: list[bytes] = np.ascontiguousarray(rows).view(f"V{rows.shape[1]}").ravel().tolist()
-    return result
-
-
-def gathered(blocks: Sequence[Any], codes: NDArray[np.intp]) -> list[Any]:
-    """``[blocks[code] for code in codes]``, by one numpy call."""
-    table = np.empty(len(blocks), object)
-    table[:] = blocks
-    result: list[Any] = table[codes].tolist()
+def as_bytes(rows: NDArray[Any]) -> list[bytes]:
+    """Each row as one bytes object."""
+    result: list[bytes] = rows.view(f"V{rows.dtype.itemsize}").tolist()
     return result
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from otelbpf.signals import wire
 from otelbpf.signals.attributes import scaled
-from otelbpf.signals.envelope import Encoded
+from otelbpf.signals.envelope import Pieces
 from otelbpf.signals.index import grown
 from otelbpf.signals.keys import HISTOGRAM_ATTRIBUTE, NUMBER_ATTRIBUTE
-from otelbpf.signals.rows import Hole, Layout, order_of, varint_format, varint_width, varints
+from otelbpf.signals.rows import Hole, Template, as_bytes, order_of, varint_format, varint_width, varints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +72,7 @@ class Series:
         self._constants = b"".join(
             wire.attribute(self.tag, item.name, wire.typed(item.name, item.value)) for item in constants
         )
-        self._layouts: dict[int, Layout] = {}
+        self._templates: dict[int, Template] = {}
         self._order: tuple[tuple[int, int], NDArray[np.intp]] = ((-1, -1), np.empty(0, np.intp))
         self._version = 0
         self.start_ns = np.zeros(index.capacity, np.int64)
@@ -136,21 +136,20 @@ class Series:
         sizes: NDArray[np.intp] = (inner + 1 + np.where(inner < 128, 1, np.where(inner < 16384, 2, 4))).astype(np.intp)
         return sizes
 
-    def points(self, slots: NDArray[np.intp], now_ns: int) -> Encoded:
+    def points(self, slots: NDArray[np.intp], now_ns: int) -> Pieces:
         """Two pieces a point: the row, and the attributes that other metrics have too."""
         lengths = self.index.lengths[slots] + self._parts_width()
         width = varint_width(int(lengths.max()))
-        layout = self._layouts.get(width) or self._made(width)
-        rows = layout.rows(len(slots))
+        rows = (self._templates.get(width) or self._made(width)).rows(len(slots))
         rows["frame"] = varints(lengths.astype(np.uint64), width)
         rows["start"] = self.start_ns[slots]
         rows["time"] = now_ns
         self._fill(rows, slots)
         pieces = [b""] * (2 * len(slots))
-        pieces[::2] = layout.without(rows, frozenset(), slice(None))
+        pieces[::2] = as_bytes(rows)
         pieces[1::2] = self.index.blocks[self.tag][slots].tolist()
         self.unsent[slots] = False
-        return Encoded(pieces, 2, (lengths + 1 + width).astype(np.intp))
+        return Pieces(pieces, 2, (lengths + 1 + width).astype(np.intp))
 
     def begin_again(self, slots: NDArray[np.intp], now_ns: int) -> None:
         """Delta: what was sent is counted from zero."""
@@ -180,10 +179,10 @@ class Series:
             self._grow(self.index.capacity)
         return instead[slots]
 
-    def _made(self, width: int) -> Layout:
+    def _made(self, width: int) -> Template:
         frame: list[bytes | Hole] = [POINT, Hole("frame", varint_format(width))]
-        layout = self._layouts[width] = Layout([(None, frame + self._parts())])
-        return layout
+        template = self._templates[width] = Template(frame + self._parts())
+        return template
 
     def _parts_width(self) -> int:
         return sum(len(part) if isinstance(part, bytes) else np.dtype(part.format).itemsize for part in self._parts())

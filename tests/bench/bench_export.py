@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
-from otelbpf.config import Console, OtlpGrpc, OtlpHttp
+from otelbpf.config import OtlpGrpc, OtlpHttp, Retry, SendingQueue
 from otelbpf.export import sender
 from otelbpf.export.console import ConsoleTransport, Lines
 from otelbpf.export.queue import Queue
+from otelbpf.export.sender import Sender
 from tests.bench.figure import Figure, table
 from tests.bench.sink import sink
 from tests.e2e.collector import free_ports
@@ -106,8 +107,7 @@ def console_cost() -> Iterator[Figure]:
             f"a line on the console{', coloured' if colour else ''}", f"{taken * 1e6:.2f} µs CPU", "≤ 500 µs (2,000/s)"
         )
     with open(os.devnull, "wb") as null:  # noqa: PTH123 - a descriptor is wanted
-        console = sender("console", Console())
-        console.transport = ConsoleTransport(fd=null.fileno())
+        console = Sender("console", ConsoleTransport(fd=null.fileno()), Retry(), SendingQueue(), ("logs",))
         with console:
             began = time.perf_counter()
             for _ in range(passes):

@@ -135,6 +135,15 @@ def test_a_changed_configuration_rolls_out(api):
     assert checksum({"legacyNames": True}) != checksum({"legacyNames": False})
 
 
+def test_a_changed_configuration_need_not_roll_out(api):
+    def template(values):
+        daemon_set = of_kind(objects(api, values={"rolloutOnChange": False} | values), "DaemonSet")
+        return daemon_set["spec"]["template"]
+
+    assert template({"legacyNames": True}) == template({"legacyNames": False})
+    assert "--watch" in template({})["spec"]["containers"][0]["args"]
+
+
 def test_the_example_with_tls(api):
     rendered = objects(api, "-f", str(DEPLOY / "examples" / "values-gateway-tls.yaml"))
     config = settings(rendered)

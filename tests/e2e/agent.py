@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -41,11 +41,14 @@ class Summary:
 
     events: dict[str, Row]
     records: dict[tuple[str, str], Row]
+    due: dict[str, Row] = field(default_factory=dict)
+    """By probe; where records were shed."""
 
 
 def parse_summary(lines: Sequence[str]) -> Summary:
     """Reads the table that begins with `summary:`; a line that is no row of it is skipped."""
     events: dict[str, Row] = {}
+    due: dict[str, Row] = {}
     records: dict[tuple[str, str], Row] = {}
     names: list[str] = []
     section = ""
@@ -54,16 +57,18 @@ def parse_summary(lines: Sequence[str]) -> Summary:
         raise ValueError(f"no summary in: {lines}")
     for line in lines[start + 1 :]:
         words = line.split()
-        if words and words[0] in ("events", "records"):
+        if words and words[0] in ("events", "due", "records"):
             section, *names = words
         elif match := ROW.match(line):
             row = parse_row(names, match)
             if section == "events":
                 events[match["title"]] = row
+            elif section == "due":
+                due[match["title"].removesuffix(" logs")] = row
             else:
                 exporter, _, kind = match["title"].rpartition(" ")
                 records[exporter, kind] = row
-    return Summary(events, records)
+    return Summary(events, records, due)
 
 
 def parse_row(names: Sequence[str], match: re.Match[str]) -> Row:
@@ -79,11 +84,28 @@ class Agent:
     It is an instance of its own, so that tests do not need a node without an agent.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, Any], *words: str, command: str = "run") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, Any],
+        *words: str,
+        command: str = "run",
+        inside: Sequence[str] = (),
+    ) -> None:
+        """*inside*: words that run the words behind them somewhere else."""
         self.lines: list[str] = []
         self._directory = directory
         self._settings = {"health": {"endpoint": ""}, **settings}  # several agents run side by side
-        self._command = [sys.executable, "-m", "otelbpf", command, "-c", str(directory / "otelbpf.yaml"), *words]
+        self._command = [
+            *inside,
+            sys.executable,
+            "-m",
+            "otelbpf",
+            command,
+            "-c",
+            str(directory / "otelbpf.yaml"),
+            *words,
+        ]
         self._instance = {"OTELBPF_INSTANCE": str(directory)}
 
     def __enter__(self) -> Self:

@@ -13,7 +13,7 @@ import pytest
 from otelbpf.config import OtlpGrpc, OtlpHttp, Retry, Tls
 from otelbpf.errors import ConfigError
 from otelbpf.export import files, sender
-from otelbpf.export.queue import SignalLedger
+from otelbpf.export.account import SignalLedger
 from tests.e2e.polling import wait_for
 from tests.peers.certificates import Authority
 from tests.peers.otlp import log_request, numbers

@@ -15,7 +15,7 @@ import pytest
 from otelbpf.config import OtlpGrpc, OtlpHttp, Retry, SendingQueue, Spool
 from otelbpf.export import keeper as keeping
 from otelbpf.export import sender
-from otelbpf.export.queue import SignalLedger
+from otelbpf.export.account import SignalLedger
 from tests.e2e.collector import Collector
 from tests.e2e.polling import wait_for
 from tests.peers.otlp import log_request, metric_request, numbers

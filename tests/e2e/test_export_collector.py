@@ -8,7 +8,7 @@ import pytest
 
 from otelbpf.config import OtlpGrpc, OtlpHttp, Retry
 from otelbpf.export import probe, sender
-from otelbpf.export.queue import SignalLedger
+from otelbpf.export.account import SignalLedger
 from tests.e2e.collector import Collector
 from tests.e2e.polling import wait_for
 from tests.peers.otlp import log_request, metric_request

@@ -12,7 +12,7 @@ import pytest
 
 from otelbpf.config import OtlpGrpc, OtlpHttp, Retry, SendingQueue
 from otelbpf.export import sender
-from otelbpf.export.queue import SignalLedger
+from otelbpf.export.account import SignalLedger
 from tests.e2e.polling import wait_for
 from tests.peers.otlp import log_request, metric_request, numbers, points
 from tests.peers.scripted import Accept, Fail, GrpcPeer, Hang, HttpPeer, Reset, Say, signals_of

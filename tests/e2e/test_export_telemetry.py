@@ -16,8 +16,10 @@ from otelbpf.export import Exporters, exporters
 from otelbpf.export.instruments import all_instruments
 from otelbpf.export.numbers import AgentNumbers, MapFill, ProbeStatus, RunTime
 from otelbpf.export.telemetry import Telemetry
+from otelbpf.guards.guard import GuardState
 from otelbpf.ledger import EventLedger
 from otelbpf.signals import names
+from otelbpf.signals.sampling import DetailLedger
 from tests.e2e.collector import Collector, latest, own
 from tests.peers.certificates import Authority
 from tests.peers.otlp import log_request
@@ -50,6 +52,8 @@ class Agent:
             series={"otelbpf.tcp.io": 42},
             watches=[WatchState("pods", False, time.time_ns() - 10**9, "refused", 3, 0)],
             held={"named": 2},
+            details={"tcp_connection": DetailLedger(6, {"cpu_limit": 3})},
+            guards=[GuardState("cpu_limit", "sampled", 1, 0.75, 2, 1)],
             nat=(1, 0),
         )
 
@@ -120,6 +124,9 @@ def check_points(points, kind) -> None:
         found["otelbpf.agent.probe.status", ("otelbpf.probe.name", "dns_lookup"), ("otelbpf.probe.state", "failed")]
         == 1
     )
+    shed = ("error.type", "cpu_limit"), probe, ("otelbpf.record.outcome", "shed")
+    assert found["otelbpf.agent.log.records", *shed] == 3
+    assert found["otelbpf.agent.guard.step", ("otelbpf.guard.name", "cpu_limit")] == 1
     lag = next(point for point in points if point.metric == "otelbpf.agent.event.lag")
     assert (lag.count, lag.bounds) == (1, names.LAG_BOUNDS)
     memory = next(point for point in points if point.metric == "process.memory.usage")

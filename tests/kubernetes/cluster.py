@@ -57,14 +57,21 @@ class Objects:
         return str(self.call("POST", PODS.format(namespace), {"metadata": metadata, "spec": spec})["metadata"]["uid"])
 
     def running(self, namespace: str, name: str, address: str, containers: dict[str, str], **more: Any) -> None:
-        """What a kubelet writes when the containers (name → id) of a pod run."""
+        """What a kubelet writes when the containers (name → id) of a pod run; *kind* is where their statuses stand."""
+        kind = more.pop("kind", "containerStatuses")
         statuses = [
             {"name": container, "containerID": f"containerd://{run}", "restartCount": 0, "image": "shop/app:1.2",
              "imageID": "", "ready": True, "started": True, "state": {"running": {}}}
             for container, run in containers.items()
         ]  # fmt: skip
-        status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "containerStatuses": statuses}
+        status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], kind: statuses}
         self.patch_status(f"{PODS.format(namespace)}/{name}", status | more)
+
+    def ephemeral(self, namespace: str, name: str, container: dict[str, Any]) -> None:
+        """What `kubectl debug` does: one more container in a pod that runs."""
+        change = {"spec": {"ephemeralContainers": [container]}}
+        path = f"{PODS.format(namespace)}/{name}/ephemeralcontainers"
+        self.call("PATCH", path, change, "application/strategic-merge-patch+json")
 
     def delete_pod(self, namespace: str, name: str) -> None:
         self.call("DELETE", f"{PODS.format(namespace)}/{name}?gracePeriodSeconds=0")

@@ -12,15 +12,12 @@ from otelbpf.enrich.kubernetes.holders import held_by, packed
 from otelbpf.enrich.kubernetes.watcher import Watcher
 from tests.e2e.polling import wait_for
 from tests.kubernetes.cluster import Objects, owned
+from tests.kubernetes.roles import let_in
 from tests.peers.api_server import AGENT, ApiServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-ROLE = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
-BINDING = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
-GROUP = "rbac.authorization.k8s.io"
 
 
 @pytest.fixture
@@ -36,17 +33,6 @@ def settings(server: ApiServer, **chosen: Any) -> Kubernetes:
     return Kubernetes(
         **{"enabled": True, "kubeconfig": str(server.kubeconfig()), "node_name": "n1", "peers": "pods"} | chosen
     )
-
-
-def let_in(objects: Objects) -> None:
-    rules = [
-        {"apiGroups": [""], "resources": ["pods", "services", "nodes"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
-    ]
-    objects.call("POST", ROLE, {"metadata": {"name": "otelbpf"}, "rules": rules})
-    subject = {"kind": "User", "name": "agent", "apiGroup": GROUP}
-    role = {"kind": "ClusterRole", "name": "otelbpf", "apiGroup": GROUP}
-    objects.call("POST", BINDING, {"metadata": {"name": "otelbpf"}, "subjects": [subject], "roleRef": role})
 
 
 def pod_name(watcher: Watcher, uid: str) -> str:
@@ -66,7 +52,7 @@ def test_denied_then_let_in(own):
         wait_for(lambda: len([s for s in watcher.states() if "forbidden" in s.reason]) == 4, "four refusals")
         assert {state.answered for state in watcher.states()} == {False}
         assert all(state.since_ns for state in watcher.states())
-        let_in(objects)
+        let_in(objects, {"kind": "User", "name": "agent"})
         wait_for(lambda: pod_name(watcher, uid) == "web", "the pod", 40)
         wait_for(lambda: all(state.answered for state in watcher.states()), "all answered", 40)
     told = [sentence for sentence in watcher.sentences if sentence.startswith("kubernetes: pods:")]

@@ -40,14 +40,16 @@ def in_namespace(namespace: str | None) -> tuple[str, ...]:
 
 
 class Place(NamedTuple):
-    """Where one end of a load runs: its network namespace, and a copy of its program under another name."""
+    """Where one end of a load runs: its network namespace, a copy of its program under another name, the words that
+    start it in a cgroup."""
 
     namespace: str | None = None
     executable: Path | None = None
+    cgroup: tuple[str, ...] = ()
 
     def command(self, name: str, arguments: Sequence[str]) -> list[str]:
         """The words that run program *name* here."""
-        return [*in_namespace(self.namespace), str(self.executable or program(name)), *arguments]
+        return [*self.cgroup, *in_namespace(self.namespace), str(self.executable or program(name)), *arguments]
 
 
 HERE = Place()

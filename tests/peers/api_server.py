@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from tests.e2e.collector import free_ports
+from tests.peers.certificates import Authority
 from tests.peers.program import Program, binary
 
 if TYPE_CHECKING:
@@ -27,15 +28,17 @@ NAMES = "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc"
 class ApiServer:
     """Runs while entered. `server` and `etcd` can be stopped, killed and started alone; what is stored stays."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *more: str) -> None:
+        """*more* are arguments of the server."""
         self.directory = directory
+        self.more = more
         self.authority = directory / "tls.crt"
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
         client_port, peer_port, self.port = free_ports(3)
         self._make_keys()
-        store = f"http://127.0.0.1:{client_port}"
+        self.store = store = f"http://127.0.0.1:{client_port}"
         self.etcd = Program("etcd", self._etcd_arguments(store, peer_port), self.directory, f"{store}/health")
         self.server = Program(
             "kube-apiserver", self._server_arguments(store), self.directory, f"{self.url}/readyz",
@@ -58,13 +61,17 @@ class ApiServer:
 
     def kubeconfig(self, token: str = ADMIN) -> Path:
         """A kubeconfig file for whoever has *token*."""
-        path = self.directory / f"{token[:20]}.kubeconfig"
-        cluster = {"server": self.url, "certificate-authority": str(self.authority)}
+        return self.kubeconfig_of(token[:20], {"token": token})
+
+    def kubeconfig_of(self, name: str, user: dict[str, Any], **cluster: Any) -> Path:
+        """A kubeconfig file with that *user*, in the format's own words, and more about the *cluster*."""
+        path = self.directory / f"{name}.kubeconfig"
+        cluster = {"server": self.url, "certificate-authority": str(self.authority), **cluster}
         content = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "test", "cluster": cluster}],
-            "users": [{"name": "user", "user": {"token": token}}],
+            "users": [{"name": "user", "user": user}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "user"}}],
             "current-context": "test",
         }
@@ -90,14 +97,24 @@ class ApiServer:
         if done.returncode:
             raise RuntimeError(done.stderr)
 
+    def make_certificate(self) -> None:
+        """A certificate that vouches for itself, in place of the one there is; the server takes it up when it starts."""
+        self._run_all(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=kube-apiserver"
+            f" -addext {NAMES} -keyout tls.key -out tls.crt"
+        )
+
     def _make_keys(self) -> None:
         (self.directory / "tokens.csv").write_text(TOKENS)
-        for command in (
+        self._run_all(
             "openssl ecparam -name prime256v1 -genkey -noout -out sa.key",
             "openssl ec -in sa.key -pubout -out sa.pub",
-            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=kube-apiserver"
-            f" -addext {NAMES} -keyout tls.key -out tls.crt",
-        ):
+        )
+        self.make_certificate()
+        self.clients = Authority(self.directory).create()
+
+    def _run_all(self, *commands: str) -> None:
+        for command in commands:
             subprocess.run(command.split(), cwd=self.directory, check=True, capture_output=True)
 
     def _etcd_arguments(self, store: str, peer_port: int) -> list[str]:
@@ -113,7 +130,13 @@ class ApiServer:
             *("--etcd-servers", store, "--bind-address", "127.0.0.1", "--secure-port", str(self.port)),
             *("--advertise-address", "127.0.0.1", "--tls-cert-file", "tls.crt", "--tls-private-key-file", "tls.key"),
             *("--token-auth-file", "tokens.csv", "--authorization-mode", "RBAC"),
+            *("--client-ca-file", str(self.clients.certificate), *self.more),
             *("--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", "sa.pub"),
-            *("--service-account-signing-key-file", "sa.key", "--service-cluster-ip-range", "10.96.0.0/16"),
+            *(
+                "--service-account-signing-key-file",
+                "sa.key",
+                "--service-cluster-ip-range",
+                "10.96.0.0/16,fd00:96::/108",
+            ),
             *("--endpoint-reconciler-type", "none", "--disable-admission-plugins", "ServiceAccount"),
         ]

@@ -8,11 +8,11 @@ from pathlib import Path
 import jsonschema
 import msgspec
 import pytest
-from msgspec import inspect
+from msgspec import Struct, inspect
 from ruamel.yaml import YAML
 
 from otelbpf import config
-from otelbpf.config import Config, Console, OtlpGrpc, OtlpHttp, Slow
+from otelbpf.config import Config, Console, OtlpGrpc, OtlpHttp, Slow, Throttle
 from otelbpf.config.render import template
 from otelbpf.config.settings import EXPORTERS
 from otelbpf.errors import ConfigError
@@ -40,12 +40,11 @@ def test_the_file_of_all_settings_equals_the_defaults() -> None:
 
 
 def test_the_file_of_all_settings_has_every_setting() -> None:
-    def paths(kind: inspect.Type, path: str) -> set[str]:
-        while isinstance(kind, inspect.Metadata):
-            kind = kind.type
-        if not isinstance(kind, inspect.StructType):
+    def paths(value: object, path: str) -> set[str]:
+        if not isinstance(value, Struct):
             return {path}
-        return {found for field in kind.fields for found in paths(field.type, f"{path}.{field.name}")}
+        names = value.__struct_fields__
+        return {found for name in names for found in paths(getattr(value, name), f"{path}.{name}")}
 
     def written(node: object, path: str) -> set[str]:
         if not isinstance(node, dict) or not node:
@@ -53,7 +52,7 @@ def test_the_file_of_all_settings_has_every_setting() -> None:
         return {found for key, value in node.items() for found in written(value, f"{path}.{key}")}
 
     tree = YAML(typ="safe").load(ROOT / "config" / "otelbpf.yaml")
-    assert written(tree, "") == paths(inspect.type_info(Config), "")
+    assert written(tree, "") == paths(Config(), "")
 
 
 def test_the_exporters_shown_as_comments_are_the_defaults_too() -> None:
@@ -89,7 +88,7 @@ def test_what_is_left_empty_has_its_default(content: str) -> None:
 
 def test_every_kind_of_value_is_read() -> None:
     settings = read("""
-probes: {tcp_connection: {ring_size: 3MB}, dns_lookup: {ports: [53, 5353], timeout: 1m}, process: {enabled: false}}
+probes: {tcp_connection: {ring_size: 3MB}, dns_lookup: {ports: [53, 5353], timeout: 1m, throttle: {rate: 7, burst: 2}}, process: {enabled: false, throttle: off}}
 filters: {addresses: {include: [10.1.2.3/8, "::1"]}, cgroups: {exclude: [/system.slice/*]}}
 attributes: {legacy: off}
 logs: {tcp_connection: {slow: 100ms}, dns_lookup: failed, dns_server: off}
@@ -103,6 +102,8 @@ exporters:
     assert settings.probes.dns_lookup.ports == (53, 5353)
     assert settings.probes.dns_lookup.timeout == 60
     assert not settings.probes.process.enabled
+    assert settings.probes.process.throttle == "off"
+    assert settings.probes.dns_lookup.throttle == Throttle(rate=7, burst=2)
     assert settings.filters.addresses.include == ("10.0.0.0/8", "::1/128")
     assert settings.attributes.legacy == "off"
     assert settings.logs.tcp_connection == Slow(slow=0.1)

@@ -1,6 +1,6 @@
 """The ledger says so when the books do not balance."""
 
-from otelbpf.export.queue import SignalLedger
+from otelbpf.export.account import SignalLedger
 from otelbpf.ledger import EventLedger, summary
 
 

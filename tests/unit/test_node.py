@@ -1,11 +1,13 @@
-"""The ledger of a live node is of one moment, though its terms are read one after the other."""
+"""The live end of the line: a snapshot goes with what the rings held, and the ledger is of one moment."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from otelbpf.errors import Unsupported
 from otelbpf.ledger import EventLedger
 from otelbpf.node import Node
 
@@ -34,9 +36,55 @@ def ledger(*waiting: int) -> EventLedger:
 @pytest.mark.parametrize("waiting", [(3,), (0, 3), (4, 2, 3)], ids=["quiet", "on its way", "busy"])
 def test_what_moved_while_it_was_read_is_read_again(waiting):
     assert ledger(*waiting) == EventLedger(
-        seen=10, processed=3, filtered=1, pending=4, lost={"ring_full": 2, "pending_full": 0, "unread": 0, "queue_full": 0}
+        seen=10,
+        processed=3,
+        filtered=1,
+        pending=4,
+        lost={"ring_full": 2, "pending_full": 0, "unread": 0, "queue_full": 0},
     )
 
 
 def test_what_never_adds_up_is_told_as_it_is():
     assert not ledger(0).balanced
+
+
+ROW = np.dtype([("number", "<u8")])
+
+
+class Ring:
+    """Stands for drain and line: what the ring holds can be taken once it has caught up; keeps what is carried."""
+
+    def __init__(self) -> None:
+        self.in_ring = [np.array([(1,)], ROW).tobytes()]
+        self.read: list[bytes] = []
+        self.carried: list[list[tuple[bool, list[int]]]] = []
+
+    def catch_up(self, _within_s: float) -> None:
+        self.read, self.in_ring = self.in_ring, []
+
+    def take(self) -> list[tuple[int, bytes]]:
+        return [(0, records) for records in self.read]
+
+    def carry(self, arrived, _clock_offset_ns) -> None:
+        self.carried.append([(part.snapshot, part.rows["number"].tolist()) for part in arrived])
+
+
+def carried_by_a_snapshot(alive) -> list[list[tuple[bool, list[int]]]]:
+    ring = Ring()
+    probe = SimpleNamespace(
+        probe=SimpleNamespace(snapshot="walk"), record=ROW, struct=ROW, snapshot=alive, throttle=None
+    )
+    line = SimpleNamespace(sources=[SimpleNamespace()], carry=ring.carry)
+    Node([probe], ring, line, None).snapshot()  # type: ignore[list-item, arg-type]
+    return ring.carried
+
+
+def test_a_snapshot_goes_with_the_events_that_happened_before_it():
+    assert carried_by_a_snapshot(np.array([(2,)], ROW).tobytes) == [[(False, [1]), (True, [2])]]
+
+
+def test_a_snapshot_that_the_kernel_cannot_take_just_now_is_left_out():
+    def fails() -> bytes:
+        raise Unsupported("walk", "cannot iterate: Cannot allocate memory")
+
+    assert carried_by_a_snapshot(fails) == [[(False, [1])]]

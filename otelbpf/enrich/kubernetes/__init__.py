@@ -8,8 +8,10 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from otelbpf.enrich.kubernetes.api import there_is_one
-from otelbpf.enrich.kubernetes.watcher import Watcher
+import msgspec
+
+from otelbpf.enrich.kubernetes.access import there_is_one
+from otelbpf.enrich.kubernetes.watcher import Watcher, WatchState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from otelbpf.config import Kubernetes
 
-__all__ = ["HOW_TO_ALLOW", "examine", "watching"]
+__all__ = ["HOW_TO_ALLOW", "examine", "read_told", "told", "watching"]
 
 HOW_TO_ALLOW = (
     "check kubernetes.* in the configuration and the agent's ClusterRole: get, list and watch of pods, services, nodes "
@@ -38,3 +40,16 @@ def watching(
 ) -> AbstractContextManager[Watcher | None]:
     """A watcher of the cluster, or None where there is no cluster or it is not wanted."""
     return Watcher(settings, environ, host_name) if there_is_one(settings, environ) else nullcontext()
+
+
+def told(watcher: Watcher | None) -> str:
+    """How its watches fare, as JSON for another process; empty where there is none."""
+    return "" if watcher is None else msgspec.json.encode(list(watcher.states())).decode()
+
+
+def read_told(text: str) -> list[WatchState]:
+    """What `told` gave; nothing for what is something else."""
+    try:
+        return msgspec.json.decode(text, type=list[WatchState])
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        return []

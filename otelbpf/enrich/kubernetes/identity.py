@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct
@@ -26,7 +27,9 @@ ATTRIBUTE_ANNOTATION = "resource.opentelemetry.io/"
 INSTANCE_LABEL, NAME_LABEL = "app.kubernetes.io/instance", "app.kubernetes.io/name"
 VERSION_LABEL = "app.kubernetes.io/version"
 TEMPLATE_HASH = "pod-template-hash"
-STATIC_UID = "kubernetes.io/config.hash"
+SAID, SAID_LENGTH = 64, 1024
+"""Attributes that annotations may give, and the characters of each: whoever may make a pod may write 256 kB of them."""
+STATIC_UID = "kubernetes.io/config.mirror"
 """On the mirror of a static pod: the UID under which the kubelet runs it, which is the one in its cgroup."""
 SCHEDULED_JOB = re.compile(r"(?P<cronjob>.+)-(?P<minute>\d{8})")
 """A CronJob's controller names a job after the minute of the Unix time for which it was due."""
@@ -84,11 +87,7 @@ def pod_of(found: PodObject, settings: Kubernetes, before: Pod | None) -> Pod:
             names.SERVICE_NAMESPACE: service_namespace(metadata),
             **({names.SERVICE_VERSION: labels[VERSION_LABEL]} if labels.get(VERSION_LABEL) else {}),
         },
-        said={
-            key.removeprefix(ATTRIBUTE_ANNOTATION): value
-            for key, value in annotations.items()
-            if key.startswith(ATTRIBUTE_ANNOTATION) and key != ATTRIBUTE_ANNOTATION and value
-        },
+        said=dict(islice(_all_said(annotations), SAID)),
         containers=containers,
     )
 
@@ -110,9 +109,18 @@ def container_facts(pod: Pod, container_id: str) -> dict[str, Any]:
     return facts | pod.said
 
 
+def peer_of(metadata: Metadata) -> tuple[Workload, str, str]:
+    """What is said of a pod at the other end: its workload, service.name and service.namespace."""
+    owners = dict(_owners(metadata))
+    return _workload(metadata, owners), _service_name(metadata, owners), service_namespace(metadata)
+
+
 def workload_of(metadata: Metadata) -> Workload:
     """The workload of a pod. One that nobody owns is its own."""
-    found = dict(_owners(metadata))
+    return _workload(metadata, dict(_owners(metadata)))
+
+
+def _workload(metadata: Metadata, found: Mapping[str, str]) -> Workload:
     for kind, name in _WORKLOADS.items():
         if name in found:
             return Workload(kind, found[name])
@@ -143,7 +151,11 @@ _SERVICE_NAMES = (
 
 def service_name(metadata: Metadata) -> str:
     """service.name of what runs in a pod."""
-    labels, owners = metadata.labels or {}, dict(_owners(metadata))
+    return _service_name(metadata, dict(_owners(metadata)))
+
+
+def _service_name(metadata: Metadata, owners: Mapping[str, str]) -> str:
+    labels = metadata.labels or {}
     return (
         _said(metadata, names.SERVICE_NAME)
         or labels.get(INSTANCE_LABEL)
@@ -157,8 +169,17 @@ def service_namespace(metadata: Metadata) -> str:
     return _said(metadata, names.SERVICE_NAMESPACE) or metadata.namespace
 
 
+def _all_said(annotations: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What annotations say in so many words, without what is empty or too long for an attribute."""
+    for key, value in annotations.items():
+        name = key.removeprefix(ATTRIBUTE_ANNOTATION)
+        if name and name != key and 0 < len(value) <= SAID_LENGTH:
+            yield name, value
+
+
 def _said(metadata: Metadata, name: str) -> str:
-    return (metadata.annotations or {}).get(ATTRIBUTE_ANNOTATION + name, "")
+    value = (metadata.annotations or {}).get(ATTRIBUTE_ANNOTATION + name, "")
+    return value if len(value) <= SAID_LENGTH else ""
 
 
 def _owners(metadata: Metadata) -> Iterator[tuple[str, str]]:

@@ -1,39 +1,58 @@
-"""What is read of the API server's objects: only these fields are decoded, the rest of the JSON is skipped over."""
+"""What is read of the API server's objects: only these fields are decoded, the rest of the JSON is skipped over.
+
+Values have bounds where the API has some, so that a server that is none cannot make us keep what it likes.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - msgspec reads the types
-from typing import Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
-Text = str | None
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for what is no JSON, or not of that kind: arrays in arrays without end among them."""
+
+Name = Annotated[str, Meta(max_length=1024)]
+"""The API's own names have at most 253 characters; images and host names may have more."""
+Text = Name | None
 """The API writes null, an empty text or nothing for the same."""
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Kind = TypeVar("Kind")
 
 
 class Owner(Struct):
-    kind: str = ""
-    name: str = ""
+    kind: Name = ""
+    name: Name = ""
     controller: bool | None = None
 
 
 class Metadata(Struct, rename="camel"):
-    name: str = ""
-    namespace: str = ""
-    uid: str = ""
-    resource_version: str = ""
+    """What every object says of itself. One without a name or a UID is none."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=1024)]
+    uid: Annotated[str, Meta(min_length=1, max_length=64)]
+    namespace: Name = ""
+    resource_version: Name = ""
     creation_timestamp: datetime | None = None
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     owner_references: list[Owner] | None = None
+
+
+class ListMetadata(Struct, rename="camel"):
+    """What a list, and a bookmark, says of itself."""
+
+    resource_version: Name = ""
+    annotations: dict[str, str] | None = None
     remaining_item_count: int | None = None
     continue_: str = msgspec.field(name="continue", default="")
 
 
 class Ended(Struct):
-    container_id: str = msgspec.field(name="containerID", default="")
+    container_id: Name = msgspec.field(name="containerID", default="")
 
 
 class ContainerState(Struct):
@@ -41,16 +60,16 @@ class ContainerState(Struct):
 
 
 class ContainerStatus(Struct, rename="camel"):
-    name: str = ""
+    name: Name = ""
     container_id: Text = msgspec.field(name="containerID", default=None)
     image: Text = None
-    restart_count: int | None = None
+    restart_count: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     state: ContainerState | None = None
     last_state: ContainerState | None = None
 
 
 class ContainerSpec(Struct):
-    name: str = ""
+    name: Name = ""
     image: Text = None
 
 
@@ -64,6 +83,7 @@ class PodSpec(Struct, rename="camel"):
 
 class Address(Struct):
     ip: Text = None
+    hostname: Text = None
 
 
 class PodStatus(Struct, rename="camel"):
@@ -76,7 +96,7 @@ class PodStatus(Struct, rename="camel"):
 
 
 class PodObject(Struct):
-    metadata: Metadata = msgspec.field(default_factory=Metadata)
+    metadata: Metadata
     spec: PodSpec = msgspec.field(default_factory=PodSpec)
     status: PodStatus = msgspec.field(default_factory=PodStatus)
 
@@ -95,21 +115,21 @@ class PeerPodStatus(Struct, rename="camel"):
 class PeerPodObject(Struct):
     """A pod somewhere in the cluster: its containers do not matter."""
 
-    metadata: Metadata = msgspec.field(default_factory=Metadata)
+    metadata: Metadata
     spec: PeerPodSpec = msgspec.field(default_factory=PeerPodSpec)
     status: PeerPodStatus = msgspec.field(default_factory=PeerPodStatus)
 
 
 class ServicePort(Struct, rename="camel"):
-    port: int = 0
-    node_port: int | None = None
+    port: Port = 0
+    node_port: Port | None = None
 
 
 class ServiceSpec(Struct, rename="camel"):
-    type: str = ""
+    type: Name = ""
     cluster_ip: Text = msgspec.field(name="clusterIP", default=None)
-    cluster_ips: list[str] | None = msgspec.field(name="clusterIPs", default=None)
-    external_ips: list[str] | None = msgspec.field(name="externalIPs", default=None)
+    cluster_ips: list[Name] | None = msgspec.field(name="clusterIPs", default=None)
+    external_ips: list[Name] | None = msgspec.field(name="externalIPs", default=None)
     external_name: Text = None
     health_check_node_port: int | None = None
     ports: list[ServicePort] | None = None
@@ -124,34 +144,40 @@ class ServiceStatus(Struct, rename="camel"):
 
 
 class ServiceObject(Struct):
-    metadata: Metadata = msgspec.field(default_factory=Metadata)
+    metadata: Metadata
     spec: ServiceSpec = msgspec.field(default_factory=ServiceSpec)
     status: ServiceStatus = msgspec.field(default_factory=ServiceStatus)
 
 
 class NodeAddress(Struct):
-    type: str = ""
-    address: str = ""
+    type: Name = ""
+    address: Name = ""
 
 
 class NodeStatus(Struct):
     addresses: list[NodeAddress] | None = None
 
 
+class NodeSpec(Struct):
+    pod_cidr: Text = msgspec.field(name="podCIDR", default=None)
+    pod_cidrs: list[str] | None = msgspec.field(name="podCIDRs", default=None)
+
+
 class NodeObject(Struct):
-    metadata: Metadata = msgspec.field(default_factory=Metadata)
+    metadata: Metadata
+    spec: NodeSpec = msgspec.field(default_factory=NodeSpec)
     status: NodeStatus = msgspec.field(default_factory=NodeStatus)
 
 
 class TargetRef(Struct):
-    kind: str = ""
-    name: str = ""
-    namespace: str = ""
-    uid: str = ""
+    kind: Name = ""
+    name: Name = ""
+    namespace: Name = ""
+    uid: Name = ""
 
 
 class Endpoint(Struct, rename="camel"):
-    addresses: list[str] | None = None
+    addresses: list[Name] | None = None
     node_name: Text = None
     target_ref: TargetRef | None = None
 
@@ -159,21 +185,27 @@ class Endpoint(Struct, rename="camel"):
 class SliceObject(Struct):
     """An EndpointSlice."""
 
-    metadata: Metadata = msgspec.field(default_factory=Metadata)
+    metadata: Metadata
     endpoints: list[Endpoint] | None = None
 
 
-class Told(Struct):
-    """One line of a watch; the object is decoded when its type is known."""
+class Told(Struct, Generic[Kind]):
+    """One line of a watch."""
 
-    type: str = ""
-    object: Raw = Raw(b"{}")
+    type: Name
+    object: Kind
 
 
 class Mark(Struct):
     """What a BOOKMARK holds."""
 
-    metadata: Metadata = msgspec.field(default_factory=Metadata)
+    metadata: ListMetadata = msgspec.field(default_factory=ListMetadata)
+
+
+class AnyObject(Struct):
+    """What every object has."""
+
+    metadata: Metadata
 
 
 class Refusal(Struct):
@@ -185,9 +217,9 @@ class Refusal(Struct):
 
 
 class Page(Struct):
-    """A list, or a part of one."""
+    """A list, or a part of one. Its objects are decoded one by one: if one is garbage, the others are not."""
 
-    metadata: Metadata = msgspec.field(default_factory=Metadata)
+    metadata: ListMetadata = msgspec.field(default_factory=ListMetadata)
     items: list[Raw] | None = None
 
 

@@ -30,13 +30,18 @@ class Chunks:
         self._left = 0
         self.ended = False
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    @property
+    def cut(self) -> bool:
+        """Whether there must be more."""
+        return not self.ended
+
+    def feed(self, data: bytes) -> list[bytes]:
         """The content in *data*, which goes on where the last left off. Raises ProtocolError when it is no chunk."""
-        at = 0
+        at, found = 0, []
         while at < len(data) and not self.ended:
             if self._left > 2:  # two bytes behind the content are a line end
                 content = data[at : at + self._left - 2]
-                yield content
+                found.append(content)
                 at += len(content)
                 self._left -= len(content)
             elif self._left:
@@ -45,6 +50,7 @@ class Chunks:
                 self._left -= skipped
             else:
                 at = self._read_head(data, at)
+        return found
 
     def _read_head(self, data: bytes, at: int) -> int:
         end = data.find(b"\n", at)
@@ -65,21 +71,48 @@ class Chunks:
         return end + 1
 
 
+class Whole:
+    """An HTTP body that has a length, or ends with its connection (*size* is None)."""
+
+    def __init__(self, size: int | None) -> None:
+        self._left = size
+        self.ended = size == 0
+
+    @property
+    def cut(self) -> bool:
+        """Whether there must be more."""
+        return bool(self._left)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """What of *data* is content."""
+        if self._left is not None:
+            data = data[: self._left]
+            self._left -= len(data)
+            self.ended = not self._left
+        return [data]
+
+
 class Stream:
     """Lines of an answer as they come. *response* was made with preload_content=False and its head is read."""
 
     def __init__(self, response: Any) -> None:
         self._response = response
-        file = response._fp.fp  # noqa: SLF001 - urllib3 has no reading without waiting
-        self._socket = file.raw._sock  # noqa: SLF001
-        self._socket.settimeout(0)
-        self._first = _buffered(file)
-        self._chunks = Chunks() if response.headers.get("Transfer-Encoding", "").lower() == "chunked" else None
+        self.kind = response.headers.get("Content-Type", "")
+        """The type of its content, as the server says."""
+        self._body = _body(response.headers)
         self._rest: list[bytes] = []
         self._rest_bytes = 0
-        self.ended = False
+        self._has_lines = False
+        file = response._fp.fp  # noqa: SLF001 - urllib3 has no reading without waiting
+        self.ended = file is None
+        """Whether there is nothing more to come; a body without any content has no file to read from."""
         self.more = True
         """Whether there may be more without the socket's saying so: TLS has read ahead, or enough was read at once."""
+        self._first = b""
+        if file is not None:
+            self._socket = file.raw._sock  # noqa: SLF001
+            self._socket.settimeout(0)
+            self._first = _buffered(file)
 
     def fileno(self) -> int:
         return int(self._socket.fileno())
@@ -94,27 +127,43 @@ class Stream:
                 self.more = False
                 return
             taken += len(data)
-            self.ended = not data
-            for content in self._chunks.feed(data) if self._chunks is not None else (data,):
+            for content in self._body.feed(data):
                 yield from self._split(content)
-            self.ended |= self._chunks is not None and self._chunks.ended
+            self.ended = not data or self._body.ended
+        if not self.ended:
+            return
+        if not self._has_lines and self._rest_bytes:  # not even one line: an error page, say
+            yield b"".join(self._rest)
+        if self._body.cut:
+            raise ProtocolError("the connection ended in the middle of the answer")
 
     def close(self) -> None:
         """Ends the connection: the peer is not done, so nobody else could use it."""
         self._response.close()
-        self._socket.close()
 
     def _read(self) -> bytes | None:
         """What is there, empty at the end, None when nothing is there yet."""
         if self._first:
             first, self._first = self._first, b""
             return first
-        try:
-            return bytes(self._socket.recv(READ_BYTES))
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return None
+        parts: list[bytes] = []
+        size = 0
+        while size < READ_BYTES:  # TLS gives a record at a time, and each event is one or two
+            try:
+                part = bytes(self._socket.recv(READ_BYTES))
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return b"".join(parts) if parts else None
+            if not part:
+                break
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)
 
     def _split(self, content: bytes) -> Iterator[bytes]:
+        if not self._rest_bytes and content.find(b"\n") == len(content) - 1 > 0:  # as API servers do: a line a chunk
+            self._has_lines = True
+            yield content
+            return
         first, *others = content.split(b"\n")
         self._rest.append(first)
         self._rest_bytes += len(first)
@@ -124,7 +173,15 @@ class Stream:
             line = b"".join(self._rest)
             self._rest, self._rest_bytes = [other], len(other)
             if line.strip():
+                self._has_lines = True
                 yield line
+
+
+def _body(headers: Any) -> Chunks | Whole:
+    if headers.get("Transfer-Encoding", "").lower() == "chunked":
+        return Chunks()
+    length = headers.get("Content-Length", "")
+    return Whole(int(length) if length.isdecimal() else None)
 
 
 def _buffered(file: Any) -> bytes:

@@ -1,7 +1,7 @@
 """What is kept of each kind of object. A table is filled by the watching thread alone; others only read its dicts.
 
-`put` takes an object as JSON and gives what it says of itself, `gone` one that was deleted, `uids` those that are there.
-Times are Unix time in ns.
+`put` takes an object of `kind` as it is now, `gone` one that was deleted, `uids` those that are there. Times are Unix
+time in ns. Each table has a bound in `watcher.py`; those who are gone are remembered for some minutes, and so many.
 """
 
 from __future__ import annotations
@@ -10,19 +10,31 @@ from collections import deque
 from sys import intern
 from typing import TYPE_CHECKING, Any, Protocol
 
-from msgspec import Raw
-
 from otelbpf.enrich.kubernetes import identity, objects
-from otelbpf.enrich.kubernetes.holders import ENDED_FOR_NS, NODE, NS_PER_S, POD, SERVICE, Holder, Holders, packed_all
+from otelbpf.enrich.kubernetes.holders import (
+    ENDED_FOR_NS,
+    NODE,
+    NS_PER_S,
+    POD,
+    SERVICE,
+    Holder,
+    Holders,
+    network,
+    packed_all,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from otelbpf.config import Kubernetes
+    from otelbpf.enrich.kubernetes.holders import Network
     from otelbpf.enrich.kubernetes.identity import Pod
 
-Json = bytes | Raw
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+GONE_PODS = 16_384
+"""Pods of one node that are remembered after their end: three times what a minute's thousand make in five."""
+CLOCK_OFF_NS = 86_400 * NS_PER_S
+"""The API server's clock is not a day ahead of ours."""
 FINISHED = ("Succeeded", "Failed")
 """Phases in which a pod has given back its address although its object is still there."""
 
@@ -30,7 +42,9 @@ FINISHED = ("Succeeded", "Failed")
 class Table(Protocol):
     """Where a watch puts what it is told."""
 
-    def put(self, raw: Json, now_ns: int) -> objects.Metadata: ...
+    @property
+    def kind(self) -> Any: ...
+    def put(self, found: Any, now_ns: int) -> None: ...
     def gone(self, uid: str, now_ns: int) -> None: ...
     def uids(self) -> Collection[str]: ...
 
@@ -38,26 +52,28 @@ class Table(Protocol):
 class OwnPods:
     """The pods of this node, by the UID in their cgroups."""
 
+    kind = objects.PodObject
+
     def __init__(self, settings: Kubernetes) -> None:
         self._settings = settings
-        self._decoder = objects.decoder(objects.PodObject)
         self._by_uid: dict[str, Pod] = {}
         self._gone: deque[tuple[int, Pod]] = deque()
         self.by_cgroup_uid: dict[str, Pod] = {}
 
-    def put(self, raw: Json, now_ns: int) -> objects.Metadata:
-        found = self._decoder.decode(raw)
+    def put(self, found: objects.PodObject, now_ns: int) -> None:
         before = self._by_uid.get(found.metadata.uid)
         pod = identity.pod_of(found, self._settings, before)
         if pod != before:  # most changes are of conditions, and what was made of the pod stays good
-            self._by_uid[pod.uid] = self.by_cgroup_uid[pod.cgroup_uid] = pod
-        metadata: objects.Metadata = found.metadata
-        return metadata
+            self._by_uid[pod.uid] = pod
+            if pod.cgroup_uid == pod.uid or pod.cgroup_uid not in self._by_uid:  # nobody else can say who a pod is
+                self.by_cgroup_uid[pod.cgroup_uid] = pod
 
     def gone(self, uid: str, now_ns: int) -> None:
         pod = self._by_uid.pop(uid, None)
         if pod is not None:
             self._gone.append((now_ns, pod))
+            if len(self._gone) > GONE_PODS:
+                self._forget_oldest()
 
     def uids(self) -> Collection[str]:
         return self._by_uid.keys()
@@ -65,17 +81,19 @@ class OwnPods:
     def sweep(self, now_ns: int) -> None:
         """Forgets pods that were deleted long ago."""
         while self._gone and self._gone[0][0] + ENDED_FOR_NS < now_ns:
-            _, pod = self._gone.popleft()
-            if self.by_cgroup_uid.get(pod.cgroup_uid) is pod and pod.uid not in self._by_uid:
-                del self.by_cgroup_uid[pod.cgroup_uid]
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        _, pod = self._gone.popleft()
+        if self.by_cgroup_uid.get(pod.cgroup_uid) is pod and pod.uid not in self._by_uid:
+            del self.by_cgroup_uid[pod.cgroup_uid]
 
 
 class _Held:
     """What most tables do: an object is one holder of some addresses."""
 
-    def __init__(self, holders: Holders, kind: Any) -> None:
+    def __init__(self, holders: Holders) -> None:
         self._holders = holders
-        self._decoder = objects.decoder(kind)
         self._known: dict[str, tuple[Holder, tuple[bytes, ...]]] = {}
 
     def gone(self, uid: str, now_ns: int) -> None:
@@ -98,13 +116,13 @@ class _Held:
             holder.begins_ns = now_ns
             before, held = None, ()
         elif before is not None:
-            holder.begins_ns = before.begins_ns
-            holder.ends_ns = before.ends_ns
+            holder.begins_ns, holder.ends_ns, holder.told_ns = before.begins_ns, before.ends_ns, before.told_ns
             if before.same(holder):
                 holder = before
             elif held:
                 self._holders.replace(before, holder, held)
         if addresses != held:
+            holder.told_ns = now_ns
             self._holders.add(holder, addresses)
         self._known[holder.uid] = (holder, addresses)
         return holder
@@ -113,50 +131,64 @@ class _Held:
 class PeerPods(_Held):
     """All pods of the cluster, as the other ends of connections."""
 
-    def __init__(self, holders: Holders) -> None:
-        super().__init__(holders, objects.PeerPodObject)
+    kind = objects.PeerPodObject
 
-    def put(self, raw: Json, now_ns: int) -> objects.Metadata:
-        found = self._decoder.decode(raw)
-        metadata: objects.Metadata = found.metadata
+    def put(self, found: objects.PeerPodObject, now_ns: int) -> None:
         status = found.status
         addresses: tuple[bytes, ...] = ()
         if not found.spec.host_network:  # else it has the node's, which stand for the node
             addresses = packed_all(one.ip for one in status.pod_ips or ()) or packed_all((status.pod_ip,))
-        holder = self._keep(_pod_holder(metadata, found.spec.node_name or ""), addresses, now_ns)
+        holder = self._keep(_pod_holder(found.metadata, found.spec.node_name or "", now_ns), addresses, now_ns)
         if status.phase in FINISHED:
             self._end(holder, addresses, now_ns)
-        return metadata
 
 
 class Nodes(_Held):
     """All nodes."""
 
-    def __init__(self, holders: Holders) -> None:
-        super().__init__(holders, objects.NodeObject)
+    kind = objects.NodeObject
 
-    def put(self, raw: Json, now_ns: int) -> objects.Metadata:
-        found = self._decoder.decode(raw)
-        name = intern(found.metadata.name)
+    def __init__(self, holders: Holders) -> None:
+        super().__init__(holders)
+        self._networks: dict[str, frozenset[Network]] = {}
+
+    def put(self, found: objects.NodeObject, now_ns: int) -> None:
+        name, spec = intern(found.metadata.name), found.spec
         holder = Holder(NODE, name, uid=found.metadata.uid, node=name)
         self._keep(holder, packed_all(one.address for one in found.status.addresses or ()), now_ns)
-        metadata: objects.Metadata = found.metadata
-        return metadata
+        known = [network(text) for text in spec.pod_cidrs or ([spec.pod_cidr] if spec.pod_cidr else ())]
+        self._give_networks(found.metadata.uid, name, frozenset(one for one in known if one is not None))
+
+    def gone(self, uid: str, now_ns: int) -> None:
+        self._give_networks(uid, "", frozenset())
+        del self._networks[uid]
+        super().gone(uid, now_ns)
+
+    def _give_networks(self, uid: str, name: str, networks: frozenset[Network]) -> None:
+        """The node's pods have addresses of *networks*: of one that nobody holds that much is known."""
+        before = self._networks.get(uid, frozenset())
+        if before == networks:
+            return
+        self._networks[uid] = networks
+        others = {key: one for key, one in self._holders.networks.items() if key not in before}
+        self._holders.networks = others | dict.fromkeys(networks, Holder(POD, "", node=name))
+        self._holders.lengths = tuple(sorted({length for _bits, length in self._holders.networks}, reverse=True))
 
 
 class Services(_Held):
-    """All services: their addresses, their ports on nodes, and the names outside that some stand for."""
+    """All services: their addresses, their ports on nodes, and the host names that some stand for."""
+
+    kind = objects.ServiceObject
 
     def __init__(self, holders: Holders) -> None:
-        super().__init__(holders, objects.ServiceObject)
-        self._reached: dict[str, tuple[tuple[int, ...], str]] = {}
+        super().__init__(holders)
+        self._ways: dict[str, tuple[Holder, tuple[int, ...], tuple[str, ...]]] = {}
         self.by_node_port: dict[int, Holder] = {}
-        self.by_external_name: dict[str, Holder] = {}
+        self.by_host_name: dict[str, tuple[Holder, ...]] = {}
+        """Lower case, without a final dot; also `NAME.NAMESPACE.svc` of those that are only an alias."""
 
-    def put(self, raw: Json, now_ns: int) -> objects.Metadata:
-        found = self._decoder.decode(raw)
-        metadata: objects.Metadata = found.metadata
-        spec = found.spec
+    def put(self, found: objects.ServiceObject, now_ns: int) -> None:
+        metadata, spec = found.metadata, found.spec
         ports = spec.ports or ()
         holder = Holder(
             SERVICE,
@@ -165,7 +197,7 @@ class Services(_Held):
             metadata.uid,
             service_name=metadata.name,
             service_namespace=metadata.namespace,
-            begins_ns=_made_ns(metadata),
+            begins_ns=_made_ns(metadata, now_ns),
             ports=tuple(port.port for port in ports),
         )
         balancer = found.status.load_balancer
@@ -174,44 +206,59 @@ class Services(_Held):
         holder = self._keep(holder, packed_all(texts), now_ns)
         self._forget_ways(metadata.uid)
         node_ports = tuple(port.node_port for port in ports if port.node_port)
-        outside = (spec.external_name or "").rstrip(".").lower() if spec.type == "ExternalName" else ""
-        self._reached[metadata.uid] = (node_ports, outside)
-        self.by_node_port.update(dict.fromkeys(node_ports, holder))
-        if outside:
-            self.by_external_name[outside] = holder
-        return metadata
+        self._remember_ways(metadata.uid, holder, node_ports, tuple(dict.fromkeys(_host_names(found, ingress))))
 
     def gone(self, uid: str, now_ns: int) -> None:
         self._forget_ways(uid)
         super().gone(uid, now_ns)
 
+    def _remember_ways(self, uid: str, holder: Holder, ports: tuple[int, ...], hosts: tuple[str, ...]) -> None:
+        self._ways[uid] = holder, ports, hosts
+        self.by_node_port.update(dict.fromkeys(ports, holder))
+        for host in hosts:
+            self.by_host_name[host] = (*self.by_host_name.get(host, ()), holder)
+
     def _forget_ways(self, uid: str) -> None:
-        ports, outside = self._reached.pop(uid, ((), ""))
+        holder, ports, hosts = self._ways.pop(uid, (None, (), ()))
         for port in ports:
-            if self.by_node_port[port].uid == uid:
+            if self.by_node_port.get(port) is holder:
                 del self.by_node_port[port]
-        if outside and self.by_external_name[outside].uid == uid:
-            del self.by_external_name[outside]
+        for host in hosts:
+            left = tuple(other for other in self.by_host_name[host] if other is not holder)
+            if left:
+                self.by_host_name[host] = left
+            else:
+                del self.by_host_name[host]
+
+
+def _host_names(found: Any, ingress: Iterable[Any]) -> Iterable[str]:
+    """What a service is called where it has no address: in other words, and as a load balancer has them."""
+    metadata = found.metadata
+    if found.spec.type == "ExternalName" and found.spec.external_name:
+        yield found.spec.external_name.rstrip(".").lower()
+        yield f"{metadata.name}.{metadata.namespace}.svc"
+    for one in ingress:
+        if one.hostname:
+            yield one.hostname.rstrip(".").lower()
 
 
 class Slices:
     """All EndpointSlices: the pods behind services, in far fewer objects and changes than the pods themselves."""
 
+    kind = objects.SliceObject
+
     def __init__(self, holders: Holders) -> None:
         self._holders = holders
-        self._decoder = objects.decoder(objects.SliceObject)
         self._known: dict[str, dict[bytes, Holder]] = {}
 
-    def put(self, raw: Json, now_ns: int) -> objects.Metadata:
-        found = self._decoder.decode(raw)
-        metadata: objects.Metadata = found.metadata
-        uid = metadata.uid
+    def put(self, found: objects.SliceObject, now_ns: int) -> None:
+        uid = found.metadata.uid
         before = self._known.get(uid, {})
         now: dict[bytes, Holder] = {}
         for address, holder in _endpoints(found, now_ns):
             known = before.get(address)
             if known is not None:
-                holder.begins_ns = known.begins_ns
+                holder.begins_ns, holder.told_ns = known.begins_ns, known.told_ns
             if known is not None and known.same(holder):
                 now[address] = known
             else:
@@ -221,7 +268,6 @@ class Slices:
             if now.get(address) is not holder:
                 self._holders.end(holder, (address,), now_ns)
         self._known[uid] = now
-        return metadata
 
     def gone(self, uid: str, now_ns: int) -> None:
         for address, holder in self._known.pop(uid, {}).items():
@@ -249,26 +295,29 @@ def _endpoints(found: Any, now_ns: int) -> Iterable[tuple[bytes, Holder]]:
                     service_name=intern(service),
                     service_namespace=intern(target.namespace),
                     begins_ns=now_ns,
+                    told_ns=now_ns,
                 ),
             )
 
 
-def _pod_holder(metadata: Any, node: str) -> Holder:
-    kind, workload = identity.workload_of(metadata)
+def _pod_holder(metadata: objects.Metadata, node: str, now_ns: int) -> Holder:
+    workload, service, service_namespace = identity.peer_of(metadata)
     return Holder(
         POD,
         metadata.name,
         intern(metadata.namespace),
         metadata.uid,
         intern(node),
-        intern(kind),
-        intern(workload),
-        intern(identity.service_name(metadata)),
-        intern(identity.service_namespace(metadata)),
-        begins_ns=_made_ns(metadata),
+        intern(workload.kind),
+        intern(workload.name),
+        intern(service),
+        intern(service_namespace),
+        begins_ns=_made_ns(metadata, now_ns),
     )
 
 
-def _made_ns(metadata: Any) -> int:
+def _made_ns(metadata: objects.Metadata, now_ns: int) -> int:
+    """When it was made; 0, not known, for what no clock can have said."""
     made = metadata.creation_timestamp
-    return int(made.timestamp()) * NS_PER_S if made is not None else 0
+    made_ns = int(made.timestamp()) * NS_PER_S if made is not None else 0
+    return made_ns if 0 < made_ns < now_ns + CLOCK_OFF_NS else 0

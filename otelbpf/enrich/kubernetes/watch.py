@@ -9,14 +9,15 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import msgspec
+from msgspec import Raw
 from urllib3.exceptions import HTTPError
 
 from otelbpf.config import Retry
-from otelbpf.enrich.kubernetes import objects
-from otelbpf.enrich.kubernetes.api import ApiError
+from otelbpf.enrich.kubernetes import listing, objects
+from otelbpf.enrich.kubernetes.refusals import FORBIDDEN, GONE, NO_ANSWER, UNAUTHORIZED, ApiError
+from otelbpf.enrich.kubernetes.refusals import sentence as in_words
 from otelbpf.errors import ProtocolError
 from otelbpf.export.backoff import Backoff
 
@@ -24,29 +25,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otelbpf.enrich.kubernetes.api import Api
+    from otelbpf.enrich.kubernetes.listing import Resource
     from otelbpf.enrich.kubernetes.stream import Stream
     from otelbpf.enrich.kubernetes.tables import Table
 
-PAGE_OBJECTS = 500
 RENEWED_AFTER_S = (300, 600)
 """The server ends a watch after a time between these, so that all watches of a cluster do not end at once."""
-SILENT_S = 150.0
-"""A server sends a bookmark a minute: one that says nothing for longer is not there any more."""
-GONE = 410
+SILENT_S = 100.0
+"""A server sends a bookmark at least every 75 s: one that says nothing for longer is not there any more."""
+STEADY_S = 10.0
+"""A stream that lasted so long was a good one: after it, waits begin small again."""
+SETTLED_S = 1.0
+"""A server that does not take back within this time that a watch goes on has answered."""
+TOO_MANY_REQUESTS, UNAVAILABLE = 429, 503
 NO_STREAMING = (400, 422)
 TRIES_OF_A_VERSION = 5
 """A server that was set back to an earlier state never reaches the version from which we want to go on."""
-TOLD, MARK, REFUSAL, PAGE = map(objects.decoder, (objects.Told, objects.Mark, objects.Refusal, objects.Page))
-BACKOFF = Retry(initial_interval=0.5, randomization_factor=0.5, multiplier=2.0, max_interval=30.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """What to watch. *selector* narrows it to few objects, which may then be listed at once."""
-
-    name: str
-    path: str
-    selector: str = ""
+NOT_ABOUT_VERSION = (NO_ANSWER, UNAUTHORIZED, FORBIDDEN, TOO_MANY_REQUESTS, UNAVAILABLE)
+GARBAGE_LINES = 100
+"""In a row, until a stream is given up."""
+TOLD, MARK, REFUSAL, ANY = map(objects.decoder, (objects.Told[Raw], objects.Mark, objects.Refusal, objects.AnyObject))
+BACKOFF = Retry(initial_interval=1.0, randomization_factor=0.75, multiplier=2.0, max_interval=20.0)
+"""The agents of all nodes lose a server that is restarted at the same moment: they must not come back together."""
 
 
 @dataclass(slots=True)
@@ -62,6 +62,8 @@ class Health:
     lists: int = 0
     changes: int = 0
     undecodable: int = 0
+    beyond: int = 0
+    """Objects that were not taken in, as the table has no room for more."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +73,8 @@ class Watch:
     resource: Resource
     table: Table
     api: Api
+    limit: int
+    """Objects kept at most."""
     due_s: float = 0.0
     """When it wants to be opened, on time.monotonic's clock."""
     most: int = 0
@@ -80,33 +84,51 @@ class Watch:
     too_many: bool = False
     tell: Callable[[Watch, str], None] | None = None
     """Told each time that it is not answered any more (with the reason) and is again (with an empty text)."""
+    _told: Any = field(init=False)
+    """Decodes a line about its kind of object."""
     _version: str = ""
     _listed: set[str] | None = None
     _can_stream: bool = True
+    _opened_s: float = 0.0
     _heard_s: float = 0.0
     _backoff: Backoff = field(default_factory=lambda: Backoff(BACKOFF))
     _misses: int = 0
-    """Failures since something went well."""
+    """Refusals since something went well, of those that may mean the version."""
+    _garbage: int = 0
+    """Lines that could not be read since the last that could."""
+
+    def __post_init__(self) -> None:
+        self._told = objects.decoder(objects.Told[self.table.kind])  # type: ignore[name-defined]  # known at run time
 
     @property
     def tried(self) -> bool:
         """Whether it has listed all there is, or failed to."""
-        return self.health.listed or self.health.failures > 0
+        return self.health.listed or self.health.failures > 0 or self.too_many
+
+    @property
+    def listing(self) -> bool:
+        """Whether a list is coming in."""
+        return self._listed is not None and self.stream is not None
 
     def open(self) -> None:
         """Asks the server; afterwards there is a stream to read, or another time at which it is due."""
         try:
-            if not self._version and not self._can_stream:
+            if self.most and not self.health.listed:
+                self._look_at_size(listing.count(self.api, self.resource))
+            if not self._version and not self._can_stream and not self.too_many:
                 self._list()
             if self.too_many:
                 return
             self.stream = self.api.stream(self.resource.path, self._query())
-            self._listed = None if self._version else set()
-            self._heard_s = time.monotonic()
         except ApiError as error:
             self._refused(error)
-        except (msgspec.MsgspecError, HTTPError, OSError) as error:
-            self._fail(f"{self.resource.name}: an answer that is none: {error}")
+        except objects.UNREADABLE:
+            self._fail("the answer is not what an API server says")
+        else:
+            self._listed = None if self._version else set()
+            self._opened_s = self._heard_s = time.monotonic()
+            if self.stream.ended:
+                self._ended()
 
     def read(self) -> None:
         """Takes in what is there."""
@@ -121,13 +143,20 @@ class Watch:
                     return
             if stream.ended:
                 self._ended()
-        except (OSError, ProtocolError, HTTPError) as error:
-            self._fail(f"the connection broke: {error}")
+        except (OSError, HTTPError) as error:
+            self._fail(f"the connection broke: {in_words(error)}")
+        except ProtocolError as error:
+            self._fail(str(error))
 
     def check(self, now_s: float) -> None:
-        """Gives up a stream that says nothing any more."""
-        if self.stream is not None and now_s - self._heard_s > SILENT_S:
+        """Gives up a stream that says nothing any more; one that goes on is answered."""
+        if self.stream is None:
+            return
+        if now_s - self._heard_s > SILENT_S:
+            self._can_stream = self._can_stream and self._listed is None  # a list that never ends is none
             self._fail(f"no word from the API server for {SILENT_S:.0f} s")
+        elif self.health.down_since_ns and self._listed is None and now_s - self._opened_s > SETTLED_S:
+            self._well()
 
     def close(self) -> None:
         """Ends the stream, if there is one."""
@@ -136,74 +165,99 @@ class Watch:
             self.stream = None
 
     def _query(self) -> dict[str, str]:
-        query = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(random.randint(*RENEWED_AFTER_S))}  # noqa: S311 - no secret
-        if self.resource.selector:
-            query["fieldSelector"] = self.resource.selector
+        ends_after_s = random.randint(*RENEWED_AFTER_S)  # noqa: S311 - no secret
+        query = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(ends_after_s)}
         if self._version:
-            return query | {"resourceVersion": self._version}
-        return query | {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+            return query | self.resource.query | {"resourceVersion": self._version}
+        return query | self.resource.query | {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
 
     def _list(self) -> None:
-        """Lists without streaming: this node's objects from the server's cache, a cluster's in pages."""
-        few = bool(self.resource.selector)
-        query = (
-            {"fieldSelector": self.resource.selector, "resourceVersion": "0"} if few else {"limit": str(PAGE_OBJECTS)}
-        )
+        """Lists without streaming."""
         seen: set[str] = set()
-        while True:
-            page = PAGE.decode(self.api.get(self.resource.path, query))
+        version = ""
+        decoder = objects.decoder(self.table.kind)
+        for page in listing.pages(self.api, self.resource):
             for raw in page.items or ():
-                seen.add(self._put(raw).uid)
+                try:
+                    found = decoder.decode(raw)
+                    self._put(found)
+                except objects.UNREADABLE:
+                    self.health.undecodable += 1
+                    found = ANY.decode(raw)
+                seen.add(found.metadata.uid)
+            version = page.metadata.resource_version
             self._look_at_size(len(self.table.uids()))
             if self.too_many:
                 return
-            if not page.metadata.continue_:
-                break
-            query["continue"] = page.metadata.continue_
-        self._complete(seen, page.metadata.resource_version)
+        self._complete(seen, version)
 
     def _take(self, line: bytes) -> None:
         try:
-            told = TOLD.decode(line)
-        except msgspec.DecodeError:
-            self.health.undecodable += 1
-            self._fail("the answer is not JSON")
+            told = self._told.decode(line)
+        except objects.UNREADABLE:
+            self._take_other(line)
             return
+        self._garbage = 0
         if told.type in ("ADDED", "MODIFIED"):
-            self.health.changes += 1
-            metadata = self._put(told.object)
-            if self._listed is not None:
-                self._listed.add(metadata.uid)
-            else:
-                self._version = metadata.resource_version
+            self._put(told.object)
             self._look_at_size(len(self.table.uids()))
         elif told.type == "DELETED":
-            self.health.changes += 1
-            metadata = MARK.decode(told.object).metadata
-            self.table.gone(metadata.uid, time.time_ns())
-            self._version = metadata.resource_version if self._listed is None else ""
-        elif told.type == "BOOKMARK":
-            self._bookmark(MARK.decode(told.object).metadata)
-        elif told.type == "ERROR":
-            said = REFUSAL.decode(told.object)
-            self._refused(ApiError(said.code, said.message or said.reason))
+            self.table.gone(told.object.metadata.uid, time.time_ns())
+        self._passed(told.object.metadata)
 
-    def _put(self, raw: bytes | msgspec.Raw) -> objects.Metadata:
-        """What the object says of itself; one that cannot be read leaves what was known of it as it is."""
+    def _take_other(self, line: bytes) -> None:
+        """A line that is not about an object, or about one that cannot be read."""
         try:
-            return self.table.put(raw, time.time_ns())
-        except msgspec.DecodeError:
+            told = TOLD.decode(line)
+            if told.type == "BOOKMARK":
+                self._bookmark(MARK.decode(told.object).metadata)
+            elif told.type == "ERROR":
+                said = REFUSAL.decode(told.object)
+                self._refused(ApiError(said.code, said.message or said.reason))
+            else:
+                self.health.undecodable += 1
+                self._take_unreadable(told)
+        except objects.UNREADABLE:
             self.health.undecodable += 1
-            metadata: objects.Metadata = MARK.decode(raw).metadata
-            return metadata
+            kind = self.stream.kind if self.stream is not None else ""
+            self._fail(f"the answer ({kind or 'of no type'}) is not what an API server says")
 
-    def _bookmark(self, metadata: objects.Metadata) -> None:
+    def _take_unreadable(self, told: objects.Told[Raw]) -> None:
+        """What was known of the object is left as it is, unless it was deleted. Raises UNREADABLE if nobody knows it."""
+        self._garbage += 1
+        try:
+            metadata = ANY.decode(told.object).metadata
+        except objects.UNREADABLE:
+            if told.type == "ADDED" and self._garbage < GARBAGE_LINES:
+                return
+            self._version = ""  # whatever it was about, a new list tells
+            raise
+        if told.type == "DELETED":
+            self.table.gone(metadata.uid, time.time_ns())
+        self._passed(metadata)
+
+    def _passed(self, metadata: objects.Metadata) -> None:
+        """Goes on from here, should the stream break; while listing there is no such place."""
+        self.health.changes += 1
         if self._listed is not None:
-            if (metadata.annotations or {}).get(objects.INITIAL_EVENTS_END) == "true":
-                self._complete(self._listed, metadata.resource_version)
-                self._listed = None
-            return
-        self._version = metadata.resource_version
+            self._listed.add(metadata.uid)
+        else:
+            self._version = metadata.resource_version or self._version
+
+    def _put(self, found: Any) -> None:
+        known = self.table.uids()
+        if len(known) >= self.limit and found.metadata.uid not in known:
+            self.health.beyond += 1
+        else:
+            self.table.put(found, time.time_ns())
+
+    def _bookmark(self, metadata: objects.ListMetadata) -> None:
+        self._garbage = 0
+        if self._listed is None:
+            self._version = metadata.resource_version or self._version
+        elif (metadata.annotations or {}).get(objects.INITIAL_EVENTS_END) == "true":
+            self._complete(self._listed, metadata.resource_version)
+            self._listed = None
 
     def _complete(self, seen: set[str], version: str) -> None:
         """A list is whole: what it did not bring is not there any more."""
@@ -221,7 +275,6 @@ class Watch:
             self.close()
 
     def _well(self) -> None:
-        self._backoff.reset()
         self._misses = 0
         if self.health.down_since_ns:
             self.health.down_since_ns, self.health.reason = 0, ""
@@ -229,37 +282,50 @@ class Watch:
 
     def _ended(self) -> None:
         """The server closes a watch after its time: it goes on from where it was."""
+        lasted_s = time.monotonic() - self._opened_s
         self.close()
         if self._listed is not None:
             self._fail("the list ended in the middle")
-            return
-        self.due_s = time.monotonic() + self._backoff.wait_s(None) / 5
-        self._well()
+        elif lasted_s < SETTLED_S:
+            self._fail("the API server ends the watch at once")
+        else:
+            self.due_s = self._later_s(None, 0.2)
 
     def _refused(self, error: ApiError) -> None:
         self.close()
-        if error.status == GONE:  # what is missing between then and now is found out by listing
+        if error.status == GONE and self._version:  # what is missing between then and now is found out by listing
             self._version = ""
-            self.due_s = time.monotonic() + self._backoff.wait_s(None) / 5
+            self.due_s = self._later_s(None, 0.2)
         elif error.status in NO_STREAMING and self._can_stream and not self._version:
             self._can_stream = False
             self.due_s = 0.0
         else:
-            self._fail(error.reason)
+            self._misses += error.status not in NOT_ABOUT_VERSION
+            if self._misses == TRIES_OF_A_VERSION:
+                self._version = ""
+            self._fail(error.reason, error.wait_s)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, asked_s: float | None = None) -> None:
         self.close()
         self._listed = None
-        self._misses += 1
-        if self._misses == TRIES_OF_A_VERSION:
-            self._version = ""
         health = self.health
         health.failures += 1
-        self.due_s = time.monotonic() + self._backoff.wait_s(None)
+        self.due_s = self._later_s(asked_s)
         if not health.down_since_ns:
             health.down_since_ns, health.reason = time.time_ns(), reason
             self._tell(reason)
         health.reason = reason
+
+    def _later_s(self, asked_s: float | None, share: float = 1.0) -> float:
+        """When to try again: after *share* of a wait that grows until a stream was steady, or what the server asks."""
+        now_s = time.monotonic()
+        if self._opened_s and now_s - self._opened_s > STEADY_S:
+            self._backoff.reset()
+        self._opened_s = 0.0
+        wait_s = self._backoff.wait_s(None) * share
+        if asked_s is not None:
+            wait_s = asked_s * random.uniform(1, 1.5)  # noqa: S311 - no secret
+        return now_s + wait_s
 
     def _tell(self, reason: str) -> None:
         if self.tell is not None:

@@ -1,7 +1,7 @@
 """The thread that keeps what is known of the cluster as the API server has it: all watches, one after another.
 
-This node's pods come first and at once. What is asked for the whole cluster starts after a random moment, so that
-the agents of all nodes do not ask together.
+This node's pods come first and at once. What is asked for the whole cluster starts after a random moment, so that the
+agents of all nodes do not ask together; the agent's start waits for it, so that the first rows find their names.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from otelbpf.enrich.kubernetes import objects
-from otelbpf.enrich.kubernetes.api import SERVICE_ACCOUNT, Api, ApiError
+from otelbpf.enrich.kubernetes.access import SERVICE_ACCOUNT, Access
+from otelbpf.enrich.kubernetes.api import Api
 from otelbpf.enrich.kubernetes.cluster import Known
 from otelbpf.enrich.kubernetes.conntrack import Conntrack
 from otelbpf.enrich.kubernetes.holders import Holders
+from otelbpf.enrich.kubernetes.listing import PAGE, Resource
+from otelbpf.enrich.kubernetes.refusals import FORBIDDEN, NO_ANSWER, NOT_FOUND, ApiError
 from otelbpf.enrich.kubernetes.tables import Nodes, OwnPods, PeerPods, Services, Slices
-from otelbpf.enrich.kubernetes.watch import Resource, Watch
+from otelbpf.enrich.kubernetes.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,8 +37,15 @@ if TYPE_CHECKING:
 PROC = Path("/proc")
 PODS = "/api/v1/pods"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
-SPREAD_S = 2.0
+SPREAD_S = 1.0
+"""Half of what the agent's start waits for names by default (kubernetes.hold)."""
+LIST_PAUSE_S = 0.005
+"""A list comes object by object, and to wake up for each would cost a third more."""
 SWEEP_S = 10.0
+STUCK_S = 45.0
+"""A turn takes milliseconds, and one request at most half of this."""
+OWN_PODS, CLUSTER_OBJECTS = 4096, 200_000
+"""Objects kept of each kind: far more than a node runs pods, more than a cluster may have of anything else."""
 NODE_AGAIN_S = 5.0
 STOP_S = 2.0
 SENTENCES = 64
@@ -50,20 +60,25 @@ class WatchState:
     since_ns: int
     """Unix time from which on it is not answered; 0 while it is."""
     reason: str
-    objects: int
-    undecodable: int
+    objects: int = 0
+    undecodable: int = 0
 
 
 class Watcher:
     """Watches while entered. `known` may be asked from any thread at any time."""
 
     def __init__(
-        self, settings: Kubernetes, environ: Mapping[str, str], host_name: str | None, proc: Path = PROC
+        self,
+        settings: Kubernetes,
+        environ: Mapping[str, str],
+        host_name: str | None,
+        proc: Path = PROC,
+        service_account: Path = SERVICE_ACCOUNT,
     ) -> None:
-        self._settings = settings
         self._environ = environ
         self._host_name = host_name or ""
-        self._api = Api(settings, environ)
+        self._access = Access(settings, environ, service_account)
+        self._api = Api(self._access)
         self._own = OwnPods(settings)
         self._holders = Holders()
         services = Services(self._holders)
@@ -82,10 +97,16 @@ class Watcher:
         elif settings.peers == "endpoints":
             self._watches.append(self._watch("endpoint_slices", SLICES, Slices(self._holders)))
         self._node_error = ""
+        self._node_since_ns = 0
+        self._full: set[Watch] = set()
         self.sentences: deque[str] = deque(maxlen=SENTENCES)
         """What a person should know, oldest first."""
         self.on_change: Callable[[str, str], None] | None = None
         """Told when a watch is not answered any more (its name, the reason) and when it is again (an empty reason)."""
+        self.failure: BaseException | None = None
+        """What ended the thread, if anything but `__exit__` did."""
+        self._turned_s = 0.0
+        self._doing = ""
         self._stopping = threading.Event()
         self._tried = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kubernetes", daemon=True)
@@ -102,42 +123,65 @@ class Watcher:
         self._stopping.set()
         self._waker.send(b"x")
         self._thread.join(STOP_S)  # the head of an answer may be waited for; the thread is a daemon
-        self._waker.close()
+        if not self._thread.is_alive():
+            self._selector.close()
+            self._waker.close()
+            self._waking.close()
         self.conntrack.__exit__(None, None, None)
 
     def wait(self, seconds: float) -> bool:
-        """Waits until this node's pods were listed once, or it was found that they cannot be; says whether they were."""
+        """Waits until all was listed once, or it was found that it cannot be; says whether this node's pods were."""
         self._tried.wait(seconds)
         return self._own_watch is not None and self._own_watch.health.listed
 
     def states(self) -> Iterator[WatchState]:
         """How each watch fares, now; from any thread."""
         if self._node_error:
-            yield WatchState("node", answered=False, since_ns=0, reason=self._node_error, objects=0, undecodable=0)
+            yield WatchState("node", answered=False, since_ns=self._node_since_ns, reason=self._node_error)
+        stuck_s = self._stuck_s()
         for watch in self._all():
             health = watch.health
+            since_ns, reason = health.down_since_ns, health.reason
+            if stuck_s and not since_ns:
+                since_ns, reason = time.time_ns() - int(stuck_s * 1e9), self._why_stuck()
             yield WatchState(
                 watch.resource.name,
-                health.listed and not health.down_since_ns,
-                health.down_since_ns,
-                health.reason,
+                health.listed and not since_ns,
+                since_ns,
+                reason,
                 len(watch.table.uids()),
                 health.undecodable,
             )
 
+    def _stuck_s(self) -> float:
+        """How long the thread has not turned, if that is long: an answer trickles, or a plug-in for credentials hangs."""
+        silent_s = time.monotonic() - self._turned_s
+        return silent_s if self._turned_s and silent_s > STUCK_S else 0.0
+
+    def _why_stuck(self) -> str:
+        return f"the watching thread has failed: {self.failure!r}" if self.failure else f"still waiting {self._doing}"
+
     def examine(self) -> Iterator[tuple[str, bool, str]]:
         """Asks for one object of each kind, without watching: its name, whether that was refused, and a sentence."""
         self._find_node()
-        yield "node", bool(self._node_error), self._node_error or f"{self.known.node_name} at {self._api.host}"
+        yield "node", bool(self._node_error), self._node_error or f"{self.known.node_name} at {self._access.host}"
         for watch in () if self._node_error else self._all():
             resource = watch.resource
-            query = {"limit": "1"} | ({"fieldSelector": resource.selector} if resource.selector else {})
             try:
-                self._api.get(resource.path, query)
+                page = PAGE.decode(self._api.get(resource.path, {**resource.query, "limit": "1"}))
             except ApiError as error:
                 yield resource.name, True, f"{error.reason}; names of that kind will be missing"
+                if error.status == NO_ANSWER:  # nobody else will be answered, and each would be waited for
+                    return
+            except objects.UNREADABLE:
+                yield (
+                    resource.name,
+                    True,
+                    "the answer is not what an API server says; names of that kind will be missing",
+                )
             else:
-                yield resource.name, False, f"may be listed{f' ({resource.selector})' if resource.selector else ''}"
+                where = f" ({resource.selector})" if resource.selector else ""
+                yield resource.name, False, f"may be listed{where}{'' if page.items else '; there are none now'}"
 
     def _all(self) -> list[Watch]:
         own = self._own_watch
@@ -145,22 +189,30 @@ class Watcher:
 
     def _watch(self, name: str, path: str, table: Nodes | PeerPods | Services | Slices | OwnPods) -> Watch:
         due_s = time.monotonic() + random.uniform(0, SPREAD_S)  # noqa: S311 - no secret
-        return Watch(Resource(name, path), table, self._api, due_s, tell=self._told)
+        return Watch(Resource(name, path), table, self._api, CLUSTER_OBJECTS, due_s, tell=self._told)
 
     def _run(self) -> None:
+        try:
+            self._keep_watching()
+        except BaseException as error:  # noqa: BLE001 - names get old; what is seen in the kernel goes on without them
+            self.failure = error
+            self._turned_s = time.monotonic() - STUCK_S
+            self.sentences.append(f"kubernetes: the watching thread has failed, names get old from now on: {error!r}")
+
+    def _keep_watching(self) -> None:
         node_due_s = sweep_due_s = 0.0
         while not self._stopping.is_set():
-            now_s = time.monotonic()
+            self._turned_s = now_s = time.monotonic()
             if self._own_watch is None and now_s >= node_due_s:
+                self._doing = "to hear which node this is"
                 self._find_node()
                 node_due_s = time.monotonic() + NODE_AGAIN_S
             for watch in self._all():
                 watch.check(now_s)
-                if watch.stream is None and not watch.too_many and watch.due_s <= time.monotonic():
-                    watch.open()
+            self._open_one()
             self._choose_peers()
             self._wait_and_read(node_due_s)
-            if self._node_error or (self._own_watch is not None and self._own_watch.tried):
+            if self._node_error or all(watch.tried for watch in self._all()):
                 self._tried.set()
             if now_s >= sweep_due_s:
                 self._sweep()
@@ -168,8 +220,18 @@ class Watcher:
         for watch in self._all():
             watch.close()
 
+    def _open_one(self) -> None:
+        """One at a time: a server that is slow to answer may tell on other streams meanwhile."""
+        for watch in self._all():
+            if watch.stream is None and not watch.too_many and watch.due_s <= time.monotonic():
+                self._doing = f"for an answer about {watch.resource.name}"
+                watch.open()
+                return
+
     def _wait_and_read(self, node_due_s: float) -> None:
         """Waits for what comes first: something to read, a watch that is due, the end."""
+        if any(watch.listing for watch in self._all()):
+            self._stopping.wait(LIST_PAUSE_S)
         reading = {watch.stream.fileno(): watch for watch in self._all() if watch.stream is not None}
         for descriptor in reading:
             self._selector.register(descriptor, selectors.EVENT_READ)
@@ -188,6 +250,12 @@ class Watcher:
         now_ns = time.time_ns()
         self._own.sweep(now_ns)
         self._holders.sweep(now_ns)
+        for watch in self._all():
+            if watch.health.beyond and watch not in self._full:
+                self._full.add(watch)
+                self.sentences.append(
+                    f"kubernetes: {watch.resource.name}: more than {watch.limit}, and no room for the others: they have no names"
+                )
 
     def _choose_peers(self) -> None:
         """`auto`: with too many pods their EndpointSlices are watched instead."""
@@ -208,36 +276,43 @@ class Watcher:
     def _find_node(self) -> None:
         try:
             name = self.known.node_name or self._asked_node()
-        except (ApiError, msgspec.MsgspecError) as error:
-            if not self._node_error:
-                self._told_of("node", str(error))
-            self._node_error = str(error)
+        except ApiError as error:
+            self._node_unknown(error.reason)
+            return
+        except objects.UNREADABLE:
+            self._node_unknown("the answer is not what an API server says")
             return
         if self._node_error:
             self._told_of("node", "")
         self._node_error = ""
         self.known.node_name = name
         self._own_watch = Watch(
-            Resource("pods", PODS, f"spec.nodeName={name}"), self._own, self._api, 0.0, tell=self._told
+            Resource("pods", PODS, f"spec.nodeName={name}"), self._own, self._api, OWN_PODS, tell=self._told
         )
+
+    def _node_unknown(self, reason: str) -> None:
+        if not self._node_error:
+            self._node_since_ns = time.time_ns()
+            self._told_of("node", reason)
+        self._node_error = reason
 
     def _asked_node(self) -> str:
         """The host's name if a node has it, else the node that holds our own pod, else the host's name all the same."""
         try:
             self._api.get(f"/api/v1/nodes/{self._host_name.lower()}", {})
         except ApiError as error:
-            if error.status not in (403, 404):
+            if error.status not in (FORBIDDEN, NOT_FOUND):
                 raise
         else:
             return self._host_name.lower()
         pod = self._environ.get("POD_NAME") or self._environ.get("HOSTNAME", "")
-        namespace = self._environ.get("POD_NAMESPACE") or _own_namespace()
+        namespace = self._access.namespace()
         if pod and namespace:
             try:
                 body = self._api.get(f"/api/v1/namespaces/{namespace}/pods/{pod}", {})
                 return msgspec.json.decode(body, type=objects.PodObject).spec.node_name or self._host_name.lower()
             except ApiError as error:
-                if error.status not in (403, 404):
+                if error.status not in (FORBIDDEN, NOT_FOUND):
                     raise
         return self._host_name.lower()
 
@@ -249,10 +324,3 @@ class Watcher:
         self.sentences.append(f"kubernetes: {name}: {what}")
         if self.on_change is not None:
             self.on_change(name, reason)
-
-
-def _own_namespace() -> str:
-    try:
-        return (SERVICE_ACCOUNT / "namespace").read_text().strip()
-    except OSError:
-        return ""

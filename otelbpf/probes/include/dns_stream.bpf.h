@@ -7,9 +7,9 @@
 #define LENGTH_BYTES 2
 #define HELD_BYTES 8192
 #define HELD_RUNS 4
-#define MESSAGES_OF_SEGMENT 256 /* what a program sends at once may be one segment here */
+#define MESSAGES_OF_SEGMENT 128 /* what a program sends at once may be one segment here */
 #define TURNS 4                 /* of waiting for another CPU, which has the stream for a microsecond or two */
-#define LOOKS 256               /* of one turn */
+#define LOOKS 128               /* of one turn */
 #define TCP_LISTENING 10
 
 int message_seen(struct __sk_buff *skb, struct message *message);
@@ -85,6 +85,7 @@ struct cursor {
 	__u32 at;
 	__u32 end;
 	__u32 zero; /* sequence number of where `at` is 0 */
+	__u32 step; /* to the end of the message that was found */
 };
 
 typedef struct {
@@ -203,35 +204,33 @@ static __always_inline __u32 wanted_of(__u32 bytes)
 	return bytes < MESSAGE_BYTES ? bytes : MESSAGE_BYTES;
 }
 
-/* A message that lies at the cursor as far as it is wanted; -1 when it does not. */
-static __always_inline int whole_message(struct __sk_buff *skb, struct message *message, struct cursor *cursor,
-					 struct stream *stream)
+enum turn { MORE, FOUND, DONE, NO_ROOM };
+
+/* A message that lies at the cursor as far as it is wanted. */
+static __always_inline enum turn whole_message(struct __sk_buff *skb, struct message *message, struct cursor *cursor,
+					       struct stream *stream)
 {
 	__u32 left = cursor->end - cursor->at;
 	__be16 length;
 
 	if (left < LENGTH_BYTES || read_cursor(skb, cursor, &length, sizeof(length)))
-		return -1;
+		return MORE;
 	message->bytes = bpf_ntohs(length);
 	left -= LENGTH_BYTES;
 	message->present = message->bytes < left ? message->bytes : left;
 	message->unsure = stream->order == LOST;
 	if (left < wanted_of(message->bytes) && !message->unsure)
-		return -1;
+		return MORE;
 	message->memory = cursor->memory ? cursor->memory + cursor->at + LENGTH_BYTES : 0;
 	message->offset = cursor->at + LENGTH_BYTES;
 	message->sequence = cursor->zero + cursor->at;
-	if (message_seen(skb, message) == 0)
-		stream->order = IN_ORDER;
-	else if (message->unsure)
-		return -1;
-	cursor->at += LENGTH_BYTES + message->bytes; /* maybe beyond the end: what follows is stepped over */
-	return 0;
+	cursor->step = LENGTH_BYTES + message->bytes; /* maybe beyond the end: what follows is stepped over */
+	return FOUND;
 }
 
-/* Adds what there is to the message that is being gathered, and looks at it when it is there as far as it is wanted. */
-static __always_inline void gather(struct __sk_buff *skb, struct message *message, struct cursor *cursor,
-				   struct stream *stream, struct part *part)
+/* Adds what there is to the message that is being gathered. */
+static __always_inline enum turn gather(struct __sk_buff *skb, struct message *message, struct cursor *cursor,
+					struct stream *stream, struct part *part)
 {
 	__u64 gathered = stream->gathered, left = cursor->end - cursor->at;
 	__u32 bytes = part->bytes[0] << 8 | part->bytes[1];
@@ -242,26 +241,22 @@ static __always_inline void gather(struct __sk_buff *skb, struct message *messag
 	OPAQUE(missing);
 	OPAQUE(gathered);
 	if (missing > MESSAGE_BYTES || gathered > LENGTH_BYTES + MESSAGE_BYTES ||
-	    gathered + missing > LENGTH_BYTES + MESSAGE_BYTES)
-		return;
-	if (missing > 0 && read_cursor(skb, cursor, part->bytes + gathered, missing))
-		return;
+	    (missing > 0 && read_cursor(skb, cursor, part->bytes + gathered, missing)))
+		return DONE;
 	stream->gathered = gathered += missing;
 	cursor->at += missing;
 	bytes = part->bytes[0] << 8 | part->bytes[1];
 	if (gathered < LENGTH_BYTES || gathered < LENGTH_BYTES + wanted_of(bytes))
-		return;
+		return MORE;
 	message->memory = (__u64)(long)part->bytes + LENGTH_BYTES;
 	message->bytes = bytes;
 	message->present = wanted_of(bytes);
 	message->unsure = false;
 	message->sequence = cursor->zero + cursor->at;
-	message_seen(skb, message);
 	stream->gathered = 0;
-	cursor->at += bytes - wanted_of(bytes);
+	cursor->step = bytes - wanted_of(bytes);
+	return FOUND;
 }
-
-enum turn { MORE, DONE, NO_ROOM };
 
 /* The next message at the cursor, or a part of it. */
 __noinline int next_message(struct __sk_buff *skb, struct message *message, struct cursor *cursor,
@@ -269,25 +264,30 @@ __noinline int next_message(struct __sk_buff *skb, struct message *message, stru
 {
 	if (!message || !cursor || !stream || (__s32)(cursor->end - cursor->at) <= 0)
 		return DONE;
-	if (!stream->gathered && whole_message(skb, message, cursor, stream) == 0)
-		return MORE;
+	if (!stream->gathered && whole_message(skb, message, cursor, stream) == FOUND)
+		return FOUND;
 	if (stream->order == LOST)
 		return DONE;
-	if (!part)
-		return NO_ROOM;
-	gather(skb, message, cursor, stream, part);
-	return MORE;
+	return part ? gather(skb, message, cursor, stream, part) : NO_ROOM;
 }
 
-/* The messages at the cursor. */
+/* Looks at all messages at the cursor. */
 __noinline int consume(struct __sk_buff *skb, struct message *message, struct cursor *cursor, struct stream *stream,
 		       struct part *part)
 {
+	if (!message || !cursor || !stream)
+		return DONE;
 	for (int i = 0; i < MESSAGES_OF_SEGMENT; i++) {
 		int turn = next_message(skb, message, cursor, stream, part);
 
-		if (turn != MORE)
+		if (turn == FOUND) {
+			if (message_seen(skb, message) && message->unsure)
+				return DONE;
+			stream->order = IN_ORDER;
+			cursor->at += cursor->step;
+		} else if (turn != MORE) {
 			return turn;
+		}
 	}
 	return DONE;
 }

@@ -1,22 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What the user does not want to see, decided where it costs least. Include once, after event.bpf.h.
- * A list that is not used costs nothing: its knob is constant and the verifier removes the branch. */
+ * The lists may change while programs run; one that is not used costs the test of a bit. */
 #pragma once
 
 #define FILTER_INCLUDE 1
 #define FILTER_EXCLUDE 2
-#define FILTER_ENTRIES 1024 /* of each list; user space refuses a longer one */
+#define FILTER_ENTRIES 2048 /* twice what user space puts in: a new list is there before the former one goes */
 
 /* The agent's thread group in the initial pid namespace: what it sends is not news. 0 = off. */
 const volatile __u32 self_pid = 0;
 
-/* A pair for each kind: something of the one list must match, nothing of the other may. Cgroups that are to be
- * included are chosen in user space: a list here would lose the first events of each new one. */
-const volatile bool filter_ports_include = false;
-const volatile bool filter_ports_exclude = false;
-const volatile bool filter_addresses_include = false;
-const volatile bool filter_addresses_exclude = false;
-const volatile bool filter_cgroups_exclude = false;
+/* The lists that are used. A pair for each kind: something of the one list must match, nothing of the other may. Cgroups
+ * that are to be included are chosen in user space: a list here would lose the first events of each new one. */
+#define PORTS_INCLUDE 1
+#define PORTS_EXCLUDE 2
+#define ADDRESSES_INCLUDE 4
+#define ADDRESSES_EXCLUDE 8
+#define CGROUPS_EXCLUDE 16
+#define PORTS (PORTS_INCLUDE | PORTS_EXCLUDE)
+#define ADDRESSES (ADDRESSES_INCLUDE | ADDRESSES_EXCLUDE)
+
+/* Not in .bss: that is where all CPUs count. */
+__u32 filter_lists SEC(".data") = 0;
 
 struct filter_prefix {
 	__u32 length;     /* bits, 96 more than an IPv4 prefix has */
@@ -53,25 +58,14 @@ static __always_inline bool filter_says(const __u8 *verdict, __u8 wanted)
 	return verdict && *verdict == wanted;
 }
 
-static __always_inline bool filtered_ports(__u16 local, __u16 remote)
+static __always_inline bool filtered_ports(__u32 lists, __u16 local, __u16 remote)
 {
 	const __u8 *one = bpf_map_lookup_elem(&filter_ports, &local);
 	const __u8 *other = bpf_map_lookup_elem(&filter_ports, &remote);
 
 	if (filter_says(one, FILTER_EXCLUDE) || filter_says(other, FILTER_EXCLUDE))
 		return true;
-	return filter_ports_include && !filter_says(one, FILTER_INCLUDE) && !filter_says(other, FILTER_INCLUDE);
-}
-
-static __always_inline bool filtered_address(const __u8 remote[16])
-{
-	struct filter_prefix prefix = { .length = 128 };
-	const __u8 *verdict;
-
-	__builtin_memcpy(prefix.address, remote, sizeof(prefix.address));
-	verdict = bpf_map_lookup_elem(&filter_addresses, &prefix);
-	return filter_says(verdict, FILTER_EXCLUDE) ||
-	       (filter_addresses_include && !filter_says(verdict, FILTER_INCLUDE));
+	return lists & PORTS_INCLUDE && !filter_says(one, FILTER_INCLUDE) && !filter_says(other, FILTER_INCLUDE);
 }
 
 static __always_inline bool filtered_cgroup(__u64 cgroup_id)
@@ -79,21 +73,34 @@ static __always_inline bool filtered_cgroup(__u64 cgroup_id)
 	return filter_says(bpf_map_lookup_elem(&filter_cgroups, &cgroup_id), FILTER_EXCLUDE);
 }
 
+static __always_inline bool filtered_address(__u32 lists, const __u8 remote[16])
+{
+	struct filter_prefix prefix = { .length = 128 };
+	const __u8 *verdict;
+
+	__builtin_memcpy(prefix.address, remote, sizeof(prefix.address));
+	verdict = bpf_map_lookup_elem(&filter_addresses, &prefix);
+	return filter_says(verdict, FILTER_EXCLUDE) ||
+	       (lists & ADDRESSES_INCLUDE && !filter_says(verdict, FILTER_INCLUDE));
+}
+
 /* For events that belong to a process only. */
 static __always_inline bool filtered_owner(const struct event_head *head)
 {
 	if (self_pid && head->pid == self_pid)
 		return true;
-	return filter_cgroups_exclude && filtered_cgroup(head->cgroup_id);
+	return filter_lists & CGROUPS_EXCLUDE && filtered_cgroup(head->cgroup_id);
 }
 
 /* Whether the user does not want this event; the caller counts it (`COUNT(filtered)`). Ports in host order. */
 static __always_inline bool filtered(const struct event_head *head, const __u8 remote[16], __u16 local_port,
 				     __u16 remote_port)
 {
+	__u32 lists = filter_lists;
+
 	if (filtered_owner(head))
 		return true;
-	if ((filter_ports_include || filter_ports_exclude) && filtered_ports(local_port, remote_port))
+	if (lists & PORTS && filtered_ports(lists, local_port, remote_port))
 		return true;
-	return (filter_addresses_include || filter_addresses_exclude) && filtered_address(remote);
+	return lists & ADDRESSES && filtered_address(lists, remote);
 }

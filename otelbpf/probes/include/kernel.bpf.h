@@ -64,12 +64,20 @@ struct mm_struct {
 struct task_struct {
 	int pid;
 	int tgid;
+	unsigned int flags;
 	struct mm_struct *mm;
 	struct css_set *cgroups;
 	struct nsproxy *nsproxy;
 	struct task_struct *group_leader;
 	char comm[16];
 } KERNEL;
+
+#define PF_KTHREAD 0x00200000
+
+static __always_inline bool is_kernel_thread(const struct task_struct *task)
+{
+	return task->flags & PF_KTHREAD;
+}
 
 /* The name of the process: a thread may have one of its own, which says nothing to a person (dig's is isc-net-0000). */
 static __always_inline void name_of(struct task_struct *task, char name[16])

@@ -82,6 +82,7 @@ struct tcp_sock {
 	__u32 srtt_us; /* eighths */
 	__u32 total_retrans;
 	struct minmax rtt_min;
+	bool is_mptcp; /* where the kernel has MPTCP (5.6) */
 } KERNEL;
 struct socket {
 	struct file *file;
@@ -105,6 +106,11 @@ struct bpf_iter__bpf_sk_storage_map {
 static __always_inline bool is_tcp(const struct sock *sk)
 {
 	return sk->sk_protocol == IPPROTO_TCP;
+}
+
+static __always_inline bool is_mptcp(const struct tcp_sock *tcp)
+{
+	return bpf_core_field_exists(tcp->is_mptcp) && tcp->is_mptcp;
 }
 
 static __always_inline bool has_flag(const struct sock *sk, __u32 bit)
@@ -163,6 +169,15 @@ static __always_inline void local_address_of(const struct sock *sk, __u32 local[
 static __always_inline __u64 payload_sent(const struct tcp_sock *tcp)
 {
 	return tcp->bytes_sent - tcp->bytes_retrans;
+}
+
+static __always_inline __u64 payload_received(const struct sock *sk, const struct tcp_sock *tcp)
+{
+	__u64 bytes = tcp->bytes_received;
+
+	if (bytes && has_flag(sk, bpf_core_enum_value(enum sock_flags, SOCK_DONE)))
+		bytes--; /* the peer's FIN */
+	return bytes;
 }
 
 /* The byte counters tell where both sequences began, at any time of a connection's life; the kernel keeps neither

@@ -7,6 +7,17 @@
 #include "filter.bpf.h"
 #include "tcp.bpf.h"
 
+/* What the counters need of ends that are not told one by one. */
+struct throttled_sums {
+	__u64 events;
+	__u64 tx_bytes;
+	__u64 rx_bytes;
+	__u64 retransmits;
+	__u64 tx_resets;
+	__u64 rx_resets;
+};
+#include "throttle.bpf.h"
+
 #define ROLE_CLIENT 1
 #define ROLE_SERVER 2
 #define KIND_CLOSED 1
@@ -26,9 +37,12 @@ struct tcp_connection {
 	__u64 handshake_ns; /* 0 = not seen */
 	__u64 tx_bytes;     /* payload, repeats not counted */
 	__u64 rx_bytes;
+	__u64 tx_bytes_before; /* of these, before it was adopted */
+	__u64 rx_bytes_before;
 	__u32 tx_segments;
 	__u32 rx_segments;
 	__u32 retransmits; /* a failed one: of its SYN */
+	__u32 retransmits_before;
 	__u32 srtt_us;
 	__u32 min_rtt_us; /* 0 = none */
 	__u32 client_isn; /* both 0 = unknown */
@@ -57,6 +71,10 @@ struct connection {
 	__u8 adopted;
 	__u8 owned; /* the owner is final */
 	__u8 tx_resets;
+	__u8 summed;              /* a snapshot passes it over: its end is in the sums */
+	__u32 retransmits_before; /* what there was when it was adopted */
+	__u64 tx_bytes_before;
+	__u64 rx_bytes_before;
 };
 
 struct {
@@ -70,6 +88,21 @@ static __always_inline void owned_by_current(struct connection *connection, cons
 {
 	head_of_current(&connection->owner);
 	connection->owner.netns = netns_of_socket(sk);
+}
+
+/* In close() or shutdown(), which is all that is seen of a process that never read or wrote, or spliced what came. The
+ * kernel's own threads close what is not theirs, as MPTCP does with the connections that it is made of. */
+static __always_inline void owned_by_closer(struct connection *connection, struct sock *sk)
+{
+	struct tcp_sock *tcp;
+
+	if (connection->owned || is_kernel_thread(bpf_get_current_task_btf()))
+		return;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp || is_mptcp(tcp))
+		return;
+	owned_by_current(connection, sk);
+	connection->owned = 1;
 }
 
 /* A client's SYN is in our_first_sequence() but not in its payload; a server has no such difference. Holds until our
@@ -95,9 +128,12 @@ static __always_inline void fill(struct tcp_connection *event, struct sock *sk, 
 	event->start_ns = connection->start_ns;
 	event->handshake_ns = connection->handshake_ns;
 	event->tx_bytes = payload_sent(tcp);
-	event->rx_bytes = tcp->bytes_received;
-	if (event->rx_bytes && has_flag(sk, bpf_core_enum_value(enum sock_flags, SOCK_DONE)))
-		event->rx_bytes--; /* the peer's FIN */
+	event->rx_bytes = payload_received(sk, tcp);
+	if (connection->adopted) {
+		event->tx_bytes_before = connection->tx_bytes_before;
+		event->rx_bytes_before = connection->rx_bytes_before;
+		event->retransmits_before = connection->retransmits_before;
+	}
 	event->tx_segments = tcp->segs_out;
 	event->rx_segments = tcp->segs_in;
 	event->retransmits = tcp->total_retrans;
@@ -127,18 +163,22 @@ static __always_inline bool unwanted(const struct sock *sk, const struct tcp_soc
 			bpf_ntohs(sk->__sk_common.skc_dport));
 }
 
-/* Room for a record of this connection, filled, or NULL and why is counted. */
+/* Whether to go on with this connection; counts it. */
+static __always_inline bool wanted(const struct sock *sk, const struct tcp_sock *tcp, const struct event_head *owner)
+{
+	COUNT(seen);
+	if (!unwanted(sk, tcp, owner))
+		return true;
+	COUNT(filtered);
+	return false;
+}
+
+/* Room for a record of this connection, filled, or NULL and the loss is counted. */
 static __always_inline struct tcp_connection *record(struct sock *sk, const struct tcp_sock *tcp,
 						     const struct connection *connection, __u8 kind)
 {
-	struct tcp_connection *event;
+	struct tcp_connection *event = event_reserve(sizeof(*event), sizeof(*event));
 
-	COUNT(seen);
-	if (unwanted(sk, tcp, &connection->owner)) {
-		COUNT(filtered);
-		return NULL;
-	}
-	event = event_reserve(sizeof(*event), sizeof(*event));
 	if (event)
 		fill(event, sk, tcp, connection, kind);
 	return event;

@@ -9,11 +9,12 @@ import time
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from otelbpf.config import Console
+from otelbpf.config import Console, Retry, SendingQueue
 from otelbpf.export import sender
 from otelbpf.export.answer import Accepted, Failure
 from otelbpf.export.console import ConsoleTransport, Lines, kind_of, wants_colour
 from otelbpf.export.request import Request
+from otelbpf.export.sender import Sender
 from tests.peers.otlp import log_request, metric_request
 
 
@@ -132,8 +133,7 @@ def test_a_reader_that_went_is_told_once_and_its_lines_are_counted(caplog):
         calls.append(data)
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    console = sender("console", Console())
-    console.transport = ConsoleTransport(write=write)
+    console = Sender("console", ConsoleTransport(write=write), Retry(), SendingQueue(), ("logs",))
     with console:
         for _ in range(3):
             console.export(log_request(5))
@@ -146,8 +146,7 @@ def test_a_reader_that_went_is_told_once_and_its_lines_are_counted(caplog):
 
 def test_a_reader_that_does_not_read_holds_nobody():
     reading, writing = os.pipe()
-    console = sender("console", Console())
-    console.transport = ConsoleTransport(fd=writing)
+    console = Sender("console", ConsoleTransport(fd=writing), Retry(), SendingQueue(), ("logs",))
     with console:
         for number in range(10):
             console.export(log_request(10, number * 10, padding=10_000))

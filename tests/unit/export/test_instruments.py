@@ -8,11 +8,12 @@ import pytest
 
 from otelbpf.config import Config, OtlpGrpc
 from otelbpf.export import Exporters
+from otelbpf.export.account import SignalLedger
 from otelbpf.export.instruments import Reading, all_instruments
 from otelbpf.export.keeper import SpoolSize
 from otelbpf.export.memory import Memory
 from otelbpf.export.numbers import AgentNumbers, MapFill, OwnProcess, ProbeStatus, RunTime, own_process
-from otelbpf.export.queue import QueueSize, SignalLedger
+from otelbpf.export.queue import QueueSize
 from otelbpf.export.telemetry import Telemetry, own_resource
 from otelbpf.ledger import EventLedger
 from otelbpf.signals import names
@@ -99,6 +100,10 @@ def test_who_the_agent_is():
     resource = own_resource(Config(), None, "0123")
     assert resource["service.instance.id"] == "0123"
     assert "host.name" not in resource
+    in_pod = own_resource(Config(), None, "0123", {"POD_UID": "u1", "POD_NAME": "otelbpf-x", "POD_NAMESPACE": "ns"})
+    assert in_pod == resource | {
+        "service.instance.id": "u1", "k8s.pod.uid": "u1", "k8s.pod.name": "otelbpf-x", "k8s.namespace.name": "ns",
+    }  # fmt: skip
 
 
 def test_growing_losses_become_one_event_each_and_standing_ones_none():

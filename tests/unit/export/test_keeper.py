@@ -11,8 +11,8 @@ import pytest
 from otelbpf.config import Retry, SendingQueue
 from otelbpf.config import Spool as Settings
 from otelbpf.export import keeper as keeping
+from otelbpf.export.account import SignalLedger
 from otelbpf.export.answer import Accepted, Failure
-from otelbpf.export.queue import SignalLedger
 from otelbpf.export.sender import Sender
 from otelbpf.export.spool import ASIDE, Spool
 from tests.peers.otlp import log_request, metric_request, numbers

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelbpf.export.queue import Queue, SignalLedger
+from otelbpf.export.account import SignalLedger
+from otelbpf.export.queue import Queue
 from otelbpf.export.request import Request
 
 

@@ -11,10 +11,11 @@ from typing import Self
 import pytest
 
 from otelbpf.config import Retry, SendingQueue
+from otelbpf.errors import OtelbpfError
 from otelbpf.export import Exporters
+from otelbpf.export.account import SignalLedger
 from otelbpf.export.answer import Accepted, Answer, Failure
 from otelbpf.export.endpoint import Endpoint
-from otelbpf.export.queue import SignalLedger
 from otelbpf.export.sender import Sender
 from tests.peers.otlp import log_request, metric_request
 
@@ -241,3 +242,42 @@ def test_exporters_open_all_or_none(member_count):
     ):
         pass
     assert all(member._stopping.is_set() for member in members)
+
+
+class Mistaken(Scripted):
+    """A transport with a mistake: what it answers first is none."""
+
+    def __init__(self, raised: BaseException) -> None:
+        super().__init__()
+        self.raised: BaseException | None = raised
+
+    def send(self, request, timeout_s):
+        if self.raised is not None:
+            raised, self.raised = self.raised, None
+            raise raised
+        return super().send(request, timeout_s)
+
+
+def test_a_mistake_costs_the_request_and_not_the_exporter(caplog):
+    with exporter(Mistaken(KeyError("resource"))) as sender:
+        sender.export(log_request(5))
+        sender.export(log_request(7, 5))
+        assert sender.flush(soon())
+        assert sender.ledger()["logs"] == SignalLedger(12, 7, 0, {"internal_error": 5}, 0)
+        assert sender.failure is None
+    (said,) = caplog.messages
+    assert said.startswith("exporter peer: 5 logs lost (internal_error): KeyError: 'resource' (test_sender.py:")
+
+
+def test_what_ends_a_thread_is_told_to_who_asks():
+    with Exporters([exporter(Mistaken(SystemExit("gone")))]) as outputs:
+        assert outputs.alive
+        outputs.check()
+        outputs.export(log_request(5))
+        until = soon()
+        while outputs.alive and time.monotonic() < until:
+            time.sleep(0.001)
+        with pytest.raises(OtelbpfError, match=r"exporter peer ended by a mistake of otelbpf: SystemExit: gone"):
+            outputs.check()
+        outputs.flush_within(0.1)
+        assert outputs.ledger()["peer", "logs"].balanced

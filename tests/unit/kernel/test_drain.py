@@ -90,3 +90,17 @@ def test_what_ends_the_thread_is_raised_by_take(rings):
         assert drain.arrived.wait(10)
         with pytest.raises(OtelbpfError, match="do not belong together"):
             drain.take()
+
+
+def test_catching_up_waits_for_what_the_rings_hold(rings):
+    (tcp, dns), sources = rings
+    with Drain(sources, 1 << 20) as drain:
+        drain.catch_up(10)  # nothing there: returns at once
+        for value in range(3):
+            tcp.put(bytes([value]))
+            dns.put(bytes([10 + value]))
+            drain.catch_up(10)
+            assert counted(drain.take()) == {0: [value], 1: [10 + value]}
+        drain.stop()
+        tcp.put(b"\1")
+        drain.catch_up(10)  # nobody reads any more: does not wait for it

@@ -87,12 +87,12 @@ def test_lines_of_executions():
 @pytest.mark.parametrize(
     ("end", "duration_ns", "line"),
     [
-        ({}, 12_000_000, "exit curl[4711] code 0 after 12 ms"),
-        ({"exit_code": 22}, 1_234_567_890, "exit curl[4711] code 22 after 1.23 s"),
-        ({"exit_signal": 9}, 999, "exit curl[4711] SIGKILL after 999 ns"),
-        ({"exit_signal": 9, "oom": 1}, 123_456 * SECOND, "exit curl[4711] SIGKILL (out of memory) after 123456 s"),
-        ({"exit_signal": 36}, 5_500, "exit curl[4711] SIGRTMIN+2 after 5.5 µs"),
-        ({"exit_signal": 99}, 999_999, "exit curl[4711] signal 99 after 1000 µs"),
+        ({}, 12_000_000, "exit curl[4711] code 0 after 12.0 ms"),
+        ({"exit_code": 22}, 1_234_567_890, "exit curl[4711] code 22 after 1.2 s"),
+        ({"exit_signal": 9}, 999, "exit curl[4711] SIGKILL after 1 µs"),
+        ({"exit_signal": 9, "oom": 1}, 123_456 * SECOND, "exit curl[4711] SIGKILL (out of memory) after 34 h"),
+        ({"exit_signal": 36}, 5_500, "exit curl[4711] SIGRTMIN+2 after 6 µs"),
+        ({"exit_signal": 99}, 999_999, "exit curl[4711] signal 99 after 1.0 ms"),
     ],
 )
 def test_lines_of_ends(end, duration_ns, line):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from otelbpf.batch import Batch, Categorical, Facts
 from otelbpf.config import Config
 from otelbpf.probes import tcp_accounting
-from otelbpf.probes.connection_id import connection_ids
+from otelbpf.probes.connection_id import add_connection_ids, connection_ids, identities
 from otelbpf.probes.probe import Choice, Known, Level, Number
 from otelbpf.probes.tcp_connection import PROBE
 from otelbpf.signals import names
@@ -28,7 +28,9 @@ LAYOUT = np.dtype(
     [
         ("head", HEAD),
         *((name, "u8") for name in ("cookie", "start_ns", "handshake_ns", "tx_bytes", "rx_bytes")),
+        *((name, "u8") for name in ("tx_bytes_before", "rx_bytes_before")),
         *((name, "u4") for name in ("tx_segments", "rx_segments", "retransmits", "srtt_us", "min_rtt_us")),
+        ("retransmits_before", "u4"),
         *((name, "u4") for name in ("client_isn", "server_isn")),
         *((name, "V16") for name in ("local_address", "remote_address")),
         *((name, "u2") for name in ("local_port", "remote_port", "error")),
@@ -78,14 +80,15 @@ class TestAccounting:
         assert [new(first), new(second), new(end)] == [[10], [5], [1]]
         assert [batch.number("opened").tolist() for batch in (first, second, end)] == [[True], [False], [False]]
 
-    def test_an_adopted_one_counts_from_its_first_snapshot_on_and_was_never_opened(self):
+    def test_an_adopted_one_counts_from_its_adoption_on_and_was_never_opened(self):
         line = Line()
-        old = {"start_ns": 0, "adopted": 1}
-        base = line.snapshot(row(kind=SNAPSHOT, tx_bytes=1000, **old))
+        old = {"start_ns": 0, "adopted": 1, "tx_bytes_before": 1000, "retransmits_before": 3, "retransmits": 3}
+        first = line.snapshot(row(kind=SNAPSHOT, tx_bytes=1002, **old))
         end = line.events(row(tx_bytes=1007, **old))
-        unseen = line.events(row(cookie=2, tx_bytes=1000, **old))
-        assert [new(base), new(end), new(unseen)] == [[0], [7], [0]]
-        assert not any(batch.number("opened").any() for batch in (base, end, unseen))
+        unseen = line.events(row(cookie=2, tx_bytes=1004, rx_resets=1, **old))
+        assert [new(first), new(end), new(unseen)] == [[2], [5], [4]]
+        assert [new(unseen, name) for name in ("retransmits", "rx_resets")] == [[0], [1]]
+        assert not any(batch.number("opened").any() for batch in (first, end, unseen))
 
     def test_a_snapshot_that_arrives_after_the_close_counts_nothing(self):
         line = Line()
@@ -112,17 +115,38 @@ class TestAccounting:
         alive = [row(kind=SNAPSHOT, cookie=cookie, tx_bytes=1) for cookie in range(1, 1101)]
         first, second = line.snapshot(*alive), line.snapshot(*alive)
         assert (sum(new(first)), sum(new(second)), len(first)) == (1024, 0, 1100)
-        assert line.prepare.accounting.untracked == 2 * 76
+        assert line.prepare.accounting.fill == PROBE.tables(line.prepare)["tracked"] == (1024, 1024)
         end = line.events(*({**one, "kind": CLOSED} for one in alive))
         assert (sum(new(end)), int(end.number("opened").sum())) == (76, 76)
 
-    def test_one_whose_close_was_lost_is_forgotten(self):
+    def test_adopted_ones_beyond_the_bound_lose_nothing(self):
+        line = Line(probes={"tcp_connection": {"max_tracked": 1024}})
+        old = {"start_ns": 0, "adopted": 1, "rx_bytes_before": 100}
+        alive = [row(kind=SNAPSHOT, cookie=cookie, rx_bytes=101, **old) for cookie in range(1, 1101)]
+        assert sum(new(line.snapshot(*alive), "rx_bytes")) == 1024
+        assert sum(new(line.events(*({**one, "kind": CLOSED} for one in alive)), "rx_bytes")) == 76
+
+    @staticmethod
+    def forgotten():
+        """A line that has forgotten a connection of which it had counted ten bytes."""
         line = Line()
         line.snapshot(row(kind=SNAPSHOT, tx_bytes=10))
         for _ in range(tcp_accounting.PASSES_KEPT):
-            assert len(line.prepare.accounting._tracked) == 1
+            assert line.prepare.accounting.fill[0] == 1
             line.snapshot()
-        assert len(line.prepare.accounting._tracked) == 0
+        return line
+
+    def test_one_whose_close_was_lost_is_forgotten(self):
+        assert self.forgotten().prepare.accounting.fill[0] == 0
+
+    def test_one_that_was_forgotten_is_not_counted_again(self):
+        ended = self.forgotten().events(row(tx_bytes=12))
+        assert (new(ended), ended.number("opened").tolist()) == ([0], [False])
+        line = self.forgotten()
+        seen = [line.snapshot(row(kind=SNAPSHOT, tx_bytes=at)) for at in (12, 15)]
+        ended = line.events(row(tx_bytes=16))
+        assert [new(batch) for batch in (*seen, ended)] == [[0], [3], [1]]
+        assert not any(batch.number("opened").any() for batch in (*seen, ended))
 
     def test_one_that_a_walk_left_out_is_not_counted_again(self):
         line = Line()
@@ -167,7 +191,7 @@ class Life(NamedTuple):
     """Bytes sent until each pass from *born* on, and until the end."""
 
     def as_row(self, cookie, number, kind):
-        begin = {"start_ns": 0, "adopted": 1} if self.adopted else {}
+        begin = {"start_ns": 0, "adopted": 1, "tx_bytes_before": self.sent[0]} if self.adopted else {}
         sent = self.sent[-1] if kind == CLOSED else self.sent[number - self.born]
         return row(kind=kind, cookie=cookie, tx_bytes=sent, **begin)
 
@@ -199,10 +223,7 @@ def test_whatever_comes_in_whatever_order_is_counted_once(all_lives, overtaken):
                 counted[cookie] += sent
                 opened[cookie] += is_new
     for life, total, times in zip(all_lives, counted, opened, strict=True):
-        first_seen = next((number for number in range(PASSES) if life.is_in(number)), None)
-        unseen = first_seen is None or (overtaken[first_seen] and life.died == first_seen)
-        base = life.sent[-1] if unseen else life.sent[first_seen - life.born]
-        assert total == life.sent[-1] - (base if life.adopted else 0)
+        assert total == life.sent[-1] - (life.sent[0] if life.adopted else 0)
         assert times == (0 if life.adopted else 1)
 
 
@@ -269,32 +290,31 @@ class TestColumns:
 
     def test_an_empty_batch_has_its_columns_too(self):
         line = Line()
-        assert {*line.events().columns} >= {*line.snapshot().columns} - {"connection_id"}
+        assert {*line.events().columns} >= {*line.snapshot().columns}
 
 
 class TestConnectionId:
+    @staticmethod
+    def ids(*values, key=""):
+        batch = Line().events(*values)
+        add_connection_ids(config(connection_id={"key": key}), batch)
+        return batch.number("connection_id")
+
     def test_it_is_a_keyed_hash_of_both_numbers_big_endian(self):
-        batch = Line(connection_id={"key": "secret"}).events(row(client_isn=1, server_isn=0xFEDCBA98))
         wanted = hashlib.blake2b(struct.pack(">II", 1, 0xFEDCBA98), digest_size=16, key=b"secret").digest()
-        assert batch.number("connection_id").tobytes() == wanted
+        assert self.ids(row(client_isn=1, server_isn=0xFEDCBA98), key="secret").tobytes() == wanted
 
     def test_numbers_that_are_unknown_have_none(self):
-        assert not Line().events(row()).number("connection_id").any()
+        assert not self.ids(row()).any()
 
     def test_failures_have_none(self):
-        assert not Line().events(row(kind=FAILED, client_isn=1)).number("connection_id").any()
+        assert not self.ids(row(kind=FAILED, client_isn=1)).any()
 
-    @pytest.mark.parametrize(
-        ("setting", "made"),
-        [("all", [1, 1, 1]), ("failed", [0, 1, 0]), ("off", [0, 0, 0]), ({"slow": 5}, [0, 1, 1])],
-    )
-    def test_made_for_what_becomes_a_record(self, setting, made):
-        batch = Line(logs={"tcp_connection": setting}).events(
-            row(client_isn=1),
-            row(cookie=2, client_isn=1, error=errno.ECONNRESET),
-            row(cookie=3, client_isn=1, time_ns=9 * SECOND),
+    def test_both_ends_are_the_same_thing_when_records_are_sampled(self):
+        ends = Line().events(
+            row(client_isn=1, server_isn=2), row(cookie=2, client_isn=1, server_isn=2, role=SERVER), row(cookie=3)
         )
-        assert batch.number("connection_id").any(axis=1).astype(int).tolist() == made
+        assert identities(ends).tolist() == [1 << 32 | 2, 1 << 32 | 2, 3]
 
     def test_a_key_of_any_length(self):
         one = np.ones(1, np.uint32)

@@ -114,7 +114,7 @@ def test_forgotten_series_leave_nothing_behind() -> None:
         collected(engine, clock.now_ns)
     assert set(engine.series().values()) == {0}
     assert len(engine._resources) == 0
-    for index in engine._plans["sample"]._indexes.values():
+    for index in engine._plans["sample", False]._indexes.values():
         assert not len(index._keys)
         assert not index.users.any()
         assert sorted(index._free) == list(range(index.capacity))
@@ -183,7 +183,7 @@ def test_keys_beyond_the_cap_take_bounded_room() -> None:
         batch.columns["edge"] = Categorical(np.arange(500), things)
         engine.update(batch)
         total += int(batch.rows["tx_bytes"].sum())
-    (index,) = engine._plans["sample"]._indexes.values()
+    (index,) = engine._plans["sample", False]._indexes.values()
     assert len(index) < 2000
     points = collected(engine)
     assert len(points) == 101

@@ -7,12 +7,15 @@ import pytest
 
 from otelbpf.batch import Batch, Categorical, Facts
 from otelbpf.config import Config
+from otelbpf.export.memory import decode_logs
 from otelbpf.kernel.attach import object_path
 from otelbpf.kernel.btf import Btf
 from otelbpf.probes import PROBES
 from otelbpf.signals import names
 from otelbpf.signals.logs import Logs
 from otelbpf.signals.metrics import Metrics
+from otelbpf.signals.record import INFO
+from otelbpf.signals.sampling import SAMPLED, Due
 from tests.unit.protocols.test_dns import ADDRESS, CHAIN, MIXED
 from tests.unit.signals import oracle, sample
 
@@ -85,7 +88,39 @@ def test_log_records_say_what_the_declaration_says(probe):
     config = sample.config(logs_dns_server="all")
     requests = Logs(config, PROBES, lambda: NOW).encode(batch)
     assert sum(request.items for request in requests) > 20
+    for event in probe.events:
+        if event.complete is not None:
+            event.complete(Config(), batch)
     assert oracle.parsed_logs(requests) == oracle.log_records(probe, batch, NOW)
+
+
+@pytest.mark.parametrize("probe", PROBES_WITH_SIGNALS, ids=lambda probe: probe.name)
+def test_sampled_records_are_the_same_ones_with_a_weight(probe):
+    """Of the real declarations: what is kept, what it says it stands for, and the account of what is not made."""
+    batch = prepared(probe, 3000, seed=3)
+    engine = Logs(sample.config(logs_dns_server="all"), PROBES, lambda: NOW)
+    everything = by_content(engine.encode(batch))
+    engine.sampling.now = Due(SAMPLED, "cpu_limit")
+    sampled = by_content(engine.encode(batch))
+    failed = sum(severity > INFO for severity, _ in everything)
+    kept = [weight for weight in sampled.values() if weight]
+    assert sampled.keys() <= everything.keys()
+    assert len(sampled) - len(kept) == failed
+    assert set(kept) == {10}
+    ordinary = len(everything) - failed
+    assert abs(sum(kept) - ordinary) < 5 * (9 * ordinary) ** 0.5
+    assert engine.sampling.made == {probe.name: len(everything) + len(sampled)}
+    assert engine.sampling.shed == {(probe.name, "cpu_limit"): len(everything) - len(sampled)}
+
+
+def by_content(requests):
+    """(severity, all else that a record says) → its weight, 0 where it has none."""
+    found = {}
+    for request in requests:
+        for record in decode_logs(request.body):
+            weight = record.attributes.pop(str(names.OTELBPF_SAMPLE_WEIGHT), 0)
+            found[record.severity, repr(record)] = weight
+    return found
 
 
 @pytest.mark.parametrize("probe", PROBES_WITH_SIGNALS, ids=lambda probe: probe.name)

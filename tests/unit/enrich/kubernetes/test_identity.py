@@ -64,7 +64,7 @@ def owner(kind, name):
 def test_workload_and_service(metadata, workload, service, attributes):
     found = pod(metadata)
     decoded = DECODER.decode(
-        json.dumps({"metadata": {"name": "web-1", "creationTimestamp": "2026-11-20T00:00:00Z"} | metadata})
+        json.dumps({"metadata": {"name": "web-1", "uid": "u1", "creationTimestamp": "2026-11-20T00:00:00Z"} | metadata})
     )
     assert identity.workload_of(decoded.metadata) == workload
     assert found.facts["service.name"] == service

@@ -1,0 +1,152 @@
+"""A guard: a limit, what is used of it, and the steps that keep to it; and the thread that turns all of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from otelbpf.guards import cpu, memory
+from otelbpf.guards.ladder import Ladder
+from otelbpf.guards.shedding import CPU_LIMIT, CPU_STEPS, MEMORY_LIMIT, Shedding, memory_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from otelbpf.config import Config
+    from otelbpf.export import Exporters
+    from otelbpf.guards.shedding import Step
+    from otelbpf.signals.sampling import Sampling
+
+TURN_S, HASTY_TURN_S = 0.25, 0.05
+"""In a flood memory grows by tens of megabytes a second; to look costs a quarter of a millisecond."""
+HASTY_FROM = 0.7
+MEMORY_OVER, MEMORY_UNDER, MEMORY_URGENT = 0.8, 0.65, 0.9
+MEMORY_PATIENCE_S = 0.5
+"""Between two steps: what was dropped is free by then."""
+CPU_OVER, CPU_UNDER = 1.0, 0.5
+QUIET_S = 10.0
+SENTENCES = 64
+
+
+class GuardState(NamedTuple):
+    """How one guard stands."""
+
+    name: str
+    step: str
+    level: int
+    used: float
+    """Share of the limit."""
+    downs: int
+    ups: int
+    """Steps taken so far."""
+
+
+class Change(NamedTuple):
+    """A step that was taken."""
+
+    guard: str
+    step: str
+    down: bool
+    sentence: str
+
+
+class Guard:
+    """One limit. *apply* is called with the level that holds from then on, in the thread of `turn`."""
+
+    def __init__(
+        self,
+        name: str,
+        ladder: Ladder,
+        steps: Sequence[Step],
+        pressure: Callable[[], float],
+        apply: Callable[[int], None],
+    ) -> None:
+        self.name = name
+        self._ladder = ladder
+        self._steps = steps
+        self._pressure = pressure
+        self._apply = apply
+        self.used = 0.0
+        """Share of the limit at the last look."""
+
+    def turn(self, now_s: float) -> Change | None:
+        """Looks at the pressure and takes a step if it is time; gives that step."""
+        before = self._ladder.level
+        self.used = self._pressure()
+        level = self._ladder.follow(self.used, now_s)
+        if level == before:
+            return None
+        self._apply(level)
+        step = self._steps[level]
+        sentence = f"{self.name}: {self.used:.0%} of it is used: {step.meaning}"
+        return Change(self.name, step.name, level > before, sentence)
+
+    @property
+    def is_hasty(self) -> bool:
+        """Whether the limit may be reached before the usual next look."""
+        return self.name == MEMORY_LIMIT and self.used >= HASTY_FROM
+
+    def state(self) -> GuardState:
+        """As it stands; from any thread."""
+        ladder = self._ladder
+        return GuardState(self.name, self._steps[ladder.level].name, ladder.level, self.used, ladder.downs, ladder.ups)
+
+
+class Guards:
+    """Turns guards, in a thread of its own, while entered."""
+
+    def __init__(self, guards: Sequence[Guard]) -> None:
+        self._guards = guards
+        self.sentences: deque[str] = deque(maxlen=SENTENCES)
+        """What a person should know, oldest first."""
+        self.on_change: Callable[[Change], None] | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="guards", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """No step is taken any more; what holds goes on to hold. May be called twice."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def states(self) -> list[GuardState]:
+        """How each guard stands, now; from any thread."""
+        return [guard.state() for guard in self._guards]
+
+    def _run(self) -> None:
+        turn_s = TURN_S
+        while not self._stopping.wait(turn_s):
+            for guard in self._guards:
+                change = guard.turn(time.monotonic())
+                if change is not None:
+                    self._tell(change)
+            turn_s = HASTY_TURN_S if any(guard.is_hasty for guard in self._guards) else TURN_S
+
+    def _tell(self, change: Change) -> None:
+        self.sentences.append(change.sentence)
+        if self.on_change is not None:
+            self.on_change(change)
+
+
+def guards(config: Config, bounds: Sequence[memory.Bound], outputs: Exporters, sampling: Sampling) -> Guards:
+    """The guards that *config* asks for, not yet turning; *bounds* are those of memory."""
+    shedding = Shedding(outputs, sampling)
+    made = []
+    if bounds:
+        steps = memory_steps(config.metrics.temporality)
+        ladder = Ladder(len(steps) - 1, MEMORY_OVER, MEMORY_UNDER, MEMORY_PATIENCE_S, QUIET_S, MEMORY_URGENT)
+        made.append(Guard(MEMORY_LIMIT, ladder, steps, memory.pressure(bounds), shedding.memory))
+    cores = cpu.budget(config)
+    if cores is not None:
+        ladder = Ladder(len(CPU_STEPS) - 1, CPU_OVER, CPU_UNDER, cpu.WINDOW_S, QUIET_S)
+        made.append(Guard(CPU_LIMIT, ladder, CPU_STEPS, cpu.CpuPressure(cores), shedding.cpu))
+    return Guards(made)

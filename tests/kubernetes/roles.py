@@ -1,0 +1,25 @@
+"""What the agent's role allows it, given to whoever a test wants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.kubernetes.cluster import Objects
+
+GROUP = "rbac.authorization.k8s.io"
+ROLES = f"/apis/{GROUP}/v1/clusterroles"
+BINDINGS = f"/apis/{GROUP}/v1/clusterrolebindings"
+READ = ["get", "list", "watch"]
+
+
+def let_in(objects: Objects, *subjects: dict[str, str]) -> None:
+    """Gives the role to *subjects*, in RBAC's own words."""
+    rules = [
+        {"apiGroups": [""], "resources": ["pods", "services", "nodes"], "verbs": READ},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": READ},
+    ]
+    objects.call("POST", ROLES, {"metadata": {"name": "otelbpf"}, "rules": rules})
+    groups = [{"apiGroup": GROUP if one["kind"] == "User" else "", **one} for one in subjects]
+    role = {"kind": "ClusterRole", "name": "otelbpf", "apiGroup": GROUP}
+    objects.call("POST", BINDINGS, {"metadata": {"name": "otelbpf"}, "subjects": groups, "roleRef": role})

@@ -62,8 +62,12 @@ class Ring:
     def catch_up(self, _within_s: float) -> None:
         self.read, self.in_ring = self.in_ring, []
 
-    def take(self) -> list[tuple[int, bytes]]:
-        return [(0, records) for records in self.read]
+    ticks = 1
+
+    def take(self, before_tick: int) -> list[tuple[int, bytes]]:
+        assert before_tick == self.ticks
+        taken, self.read = [(0, records) for records in self.read], []
+        return taken
 
     def carry(self, arrived, _clock_offset_ns) -> None:
         self.carried.append([(part.snapshot, part.rows["number"].tolist()) for part in arrived])
@@ -80,7 +84,7 @@ def carried_by_a_snapshot(alive) -> list[list[tuple[bool, list[int]]]]:
 
 
 def test_a_snapshot_goes_with_the_events_that_happened_before_it():
-    assert carried_by_a_snapshot(np.array([(2,)], ROW).tobytes) == [[(False, [1]), (True, [2])]]
+    assert carried_by_a_snapshot(np.array([(2,)], ROW).tobytes) == [[(False, [1])], [(True, [2])]]
 
 
 def test_a_snapshot_that_the_kernel_cannot_take_just_now_is_left_out():

@@ -225,6 +225,7 @@ class Node:
             lost={
                 "ring_full": int(counts["ring_full"]),
                 "pending_full": int(counts["pending_full"]),
+                "unread": int(counts["unread"]),
                 "queue_full": self._drain.shed[index],
             },
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from otelbpf.batch import Batch
+from otelbpf.errors import OtelbpfError
 from otelbpf.ledger import EventLedger
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ PIECE_ROWS = 8192
 RECORD_ROWS = 2048
 """Rows that become records at a time: after a stall a tick may bring a hundred times as many, and each takes some 4 kB
 on the way."""
+PAUSED_WITHIN_S = 10.0
 HANGS_S = 60.0
 """A tick takes milliseconds. One that takes so long never ends, and a restart is the only cure."""
 
@@ -215,9 +217,16 @@ class Conveyor:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """While the block runs the line stands between two ticks, and what it has may be changed. To be short."""
-        with self._turn:
+        """While the block runs the line stands between two ticks, and what it has may be changed. To be short.
+
+        Raises OtelbpfError when the tick under way does not end.
+        """
+        if not self._turn.acquire(timeout=PAUSED_WITHIN_S):
+            raise OtelbpfError(f"the line has been busy for {PAUSED_WITHIN_S:.0f} s; try again later")
+        try:
             yield
+        finally:
+            self._turn.release()
 
     def check(self) -> None:
         """Raises what ended the thread, if it did not end by `stop`."""

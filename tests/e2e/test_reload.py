@@ -4,6 +4,7 @@ cannot be used changes nothing."""
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import socket
 import subprocess
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
 
     from tests.e2e.otlp_json import Point, Record
 
-CLIENT, SERVER = "10.217.0.2", "10.217.0.1"
-OURS = {"addresses": {"include": ["10.217.0.0/24"]}}
+# The filters know addresses, not namespaces: two runs on one machine must not have the same.
+NET = f"{100 + os.getpid() // 250 % 100}.{os.getpid() % 250}"
+CLIENT, SERVER, NOBODY = f"10.{NET}.2", f"10.{NET}.1", f"10.{NET}.128/25"
+LOCAL_CLIENT, LOCAL_SERVER = f"127.{NET}.2", f"127.{NET}.1"
+OURS = {"addresses": {"include": [f"10.{NET}.0/25"]}}
 OFF = {"enabled": False}
 ONLY_TCP = {"tcp_connection": {"ring_size": "16MiB"}, "dns_lookup": OFF, "process": OFF}
 ONLY_PROCESSES = {"tcp_connection": OFF, "dns_lookup": OFF}
@@ -139,8 +143,8 @@ def test_fifty_reloads_under_load_lose_nothing_and_bend_no_number(
 
 def test_filters_change_in_the_kernel(tmp_path: Path, places: tuple[Place, Place], collector: Collector) -> None:
     steps: list[tuple[dict[str, Any], bool]] = [
-        ({"addresses": {"include": ["10.218.0.0/24"]}}, False),
-        ({"addresses": {"include": ["10.217.0.0/24"], "exclude": [CLIENT]}}, False),
+        ({"addresses": {"include": [NOBODY]}}, False),
+        ({"addresses": OURS["addresses"] | {"exclude": [CLIENT]}}, False),
         (OURS, True),
         (OURS | {"ports": {"include": [1]}}, False),
         (OURS | {"ports": {"exclude": [1]}}, True),
@@ -162,12 +166,12 @@ def test_filters_change_in_the_kernel(tmp_path: Path, places: tuple[Place, Place
 
 def test_a_connection_that_is_hidden_for_a_while_is_counted_once(tmp_path: Path, collector: Collector) -> None:
     """Both its ends are here. What it sends while it is hidden counts when it is seen again."""
-    ours = {"addresses": {"include": ["127.77.0.0/24"]}}
+    ours = {"addresses": {"include": [f"127.{NET}.0/24"]}}
     sent = 0
-    with socket.create_server(("127.77.0.1", 0)) as listener, Agent(tmp_path, seeing_tcp(collector)) as agent:
+    with socket.create_server((LOCAL_SERVER, 0)) as listener, Agent(tmp_path, seeing_tcp(collector)) as agent:
         reload(agent, tmp_path, seeing_tcp(collector, filters=ours))
         port = listener.getsockname()[1]
-        client = socket.create_connection(("127.77.0.1", port), source_address=("127.77.0.2", 0))
+        client = socket.create_connection((LOCAL_SERVER, port), source_address=(LOCAL_CLIENT, 0))
         server, _ = listener.accept()
         for hidden in (False, True, False, True, False):
             lists = {"ports": {"exclude": [port]}} if hidden else {"ports": {"exclude": [1]}}

@@ -31,6 +31,7 @@ class CgroupFilter:
     def __init__(self, config: Config, machine: Answers) -> None:
         self._machine = machine
         self._wanted: LRUCache[int, bool] = LRUCache(REMEMBERED_CGROUPS)
+        self._walked = False
         self._use(config)
 
     def follow(self, config: Config) -> None:
@@ -39,6 +40,10 @@ class CgroupFilter:
             return
         self._use(config)
         self._wanted.clear()
+        self._walk()
+
+    def _walk(self) -> None:
+        self._walked = self._in_use
         for cgroup_id, path in self._machine.cgroup_walk() if self._in_use else ():
             self._wanted[cgroup_id] = self._is_wanted_path(path)
 
@@ -48,7 +53,9 @@ class CgroupFilter:
         self._in_use = self._includes or bool(config.filters.cgroups.exclude)
 
     def learn(self, batches: Iterable[Batch]) -> None:
-        """Takes in the cgroups that were made."""
+        """Takes in the cgroups that were made; at the first time those that there are, by when the kernel tells of new."""
+        if self._in_use and not self._walked:
+            self._walk()
         for batch in batches if self._in_use else ():
             if batch.probe == CGROUP_PROBE:
                 for cgroup_id, path in zip(batch.rows["cgroup_id"].tolist(), batch.rows["path"].tolist(), strict=True):

@@ -14,8 +14,7 @@ from otelbpf.address_text import is_mapped, raw_addresses, texts
 from otelbpf.batch import Categorical, Facts
 from otelbpf.enrich.distinct import distinct, distinct_together, words
 from otelbpf.enrich.hostname import NO_NAMES
-from otelbpf.enrich.kubernetes.holders import NODE
-from otelbpf.enrich.kubernetes.peers import EDGE_NAMES, NOBODY, End, end_facts
+from otelbpf.enrich.kubernetes.peers import EDGE_NAMES, NOBODY, End, end_facts, place_of
 from otelbpf.enrich.memory import Made
 from otelbpf.signals import names
 
@@ -148,9 +147,8 @@ def _translated(known: Ends | None) -> dict[str, Column]:
 
 def _said(kind: int, end: End) -> dict[str, object]:
     family, place = KINDS[kind]
-    holder = end.holder
-    if holder is not None and place != LOOPBACK and (place != HOST or holder.kind != NODE):
-        place = holder.kind
+    if place != LOOPBACK:
+        place = place_of(end, own=place == HOST) or place
     return {names.NETWORK_TYPE: family, names.OTELBPF_PEER_TYPE: place, **end_facts(end)}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from otelbpf.enrich.interfaces import interface_addresses
+from otelbpf.enrich.own_cgroup import namespace_root, seen_from_the_top
 from otelbpf.enrich.runtime import Named, container_named
 from otelbpf.kernel import features
 
@@ -75,6 +76,8 @@ class Machine:
         self._clock = clock
         self._addresses: frozenset[bytes] = frozenset()
         self._addresses_until = -1.0
+        self._namespace_roots: dict[Path, str] = {}
+        """Mount → where the root of our cgroup namespace is in it."""
 
     def executable_path(self, executable: int, pid: int) -> str | None:
         link = self._proc / str(pid) / "exe"
@@ -102,22 +105,22 @@ class Machine:
         found = []
         for mount, mark in ((self._v2(), 0), (self._v1_memory(), CGROUP_V1)):
             if mount is not None:
-                found += [(inode | mark, path) for inode, path in _directories(mount)]
+                there = list(_directories(mount))
+                found += [(inode | mark, path) for inode, path in there]
+                own_path = self._told_path("self", mark) or "/"
+                self._namespace_roots[mount] = namespace_root(mount, own_path, (path for _, path in there))
         return found
 
     def cgroup_path(self, cgroup_id: int, pid: int) -> str | None:
-        mount = self._hierarchy(cgroup_id)
-        controller = "memory" if cgroup_id & CGROUP_V1 else ""
+        mount, told = self._hierarchy(cgroup_id), self._told_path(str(pid), cgroup_id)
+        if mount is None or told is None:
+            return None
+        path = seen_from_the_top(self._namespace_roots.get(mount, ""), told)
         try:
-            lines = (self._proc / str(pid) / "cgroup").read_text().splitlines()
-            for line in lines:
-                _, controllers, path = line.split(":", 2)
-                if mount is not None and controller in controllers.split(","):
-                    same = (mount / path.lstrip("/")).stat().st_ino == cgroup_id & ~CGROUP_V1
-                    return path if same else None
+            same = (mount / path.lstrip("/")).stat().st_ino == cgroup_id & ~CGROUP_V1
         except (OSError, ValueError):
             return None
-        return None
+        return path if same else None
 
     def container_named(self, container_id: str) -> Named | None:
         return container_named(self._root, container_id)
@@ -133,6 +136,18 @@ class Machine:
 
     def host_id(self) -> str | None:
         return _line(self._root / "etc/machine-id") or _line(self._root / "sys/class/dmi/id/product_uuid")
+
+    def _told_path(self, pid: str, cgroup_id: int) -> str | None:
+        """What /proc says where *pid* is, in the hierarchy of that id."""
+        controller = "memory" if cgroup_id & CGROUP_V1 else ""
+        try:
+            for line in (self._proc / pid / "cgroup").read_text().splitlines():
+                _, controllers, path = line.split(":", 2)
+                if controller in controllers.split(","):
+                    return path
+        except (OSError, ValueError):
+            return None
+        return None
 
     def _v2(self) -> Path | None:
         return self._cgroup2 or features.cgroup2_mount()
@@ -174,11 +189,11 @@ def _line(path: Path) -> str | None:
 
 
 class Recorder:
-    """Asks another machine and keeps what it answered; `answers` can be written as JSON."""
+    """Asks another machine and keeps in *answers* what it said, as JSON can hold it: question → about what → answer."""
 
-    def __init__(self, machine: Answers) -> None:
+    def __init__(self, machine: Answers, answers: dict[str, dict[str, Any]]) -> None:
         self._machine = machine
-        self.answers: dict[str, dict[str, Any]] = {}
+        self._answers = answers
 
     def executable_path(self, executable: int, pid: int) -> str | None:
         return self._kept("executable_path", (executable, pid), self._machine.executable_path(executable, pid))
@@ -208,7 +223,7 @@ class Recorder:
 
     def _kept(self, question: str, about: tuple[int | str, ...], answer: T) -> T:
         if answer is not None:
-            self.answers.setdefault(question, {})[_key(about)] = answer
+            self._answers.setdefault(question, {})[_key(about)] = answer
         return answer
 
 

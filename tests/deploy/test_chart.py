@@ -70,6 +70,8 @@ VALUES = {
     "insecure": {"otlp": {"endpoint": "collector:4317", "tls": {"insecure": True}}},
     "few probes": {"probes": {"tcpConnection": False, "process": False}},
     "no peers": {"kubernetes": {"peers": "off", "clusterName": "c1", "labels": ["app", "team.*"]}},
+    "no spool": {"spool": {"enabled": False}},
+    "a small spool": {"spool": {"hostPath": "/data/otelbpf", "maxSize": "64MiB"}},
     "a key": {"connectionId": {"key": "0123"}},
     "an image by digest": {"image": {"repository": "registry.example/otelbpf", "digest": "sha256:" + "0" * 64}},
     "another port": {"health": {"port": 13199}},
@@ -88,6 +90,20 @@ def test_server_and_agent_take_what_values_make(api, values):
     done = template(api, values=values)
     assert refusal(api, done.stdout) == "", done.stderr
     settings(parse(done.stdout))
+
+
+def test_the_spool(api):
+    rendered = objects(api, values=VALUES["a small spool"])
+    volumes = of_kind(rendered, "DaemonSet")["spec"]["template"]["spec"]["volumes"]
+    paths = [one["hostPath"]["path"] for one in volumes if one["name"] == "state"]
+    (mount,) = (one for one in container(rendered)["volumeMounts"] if one["name"] == "state")
+    spool = settings(rendered).exporters["otlp_grpc"].spool
+    assert paths == ["/data/otelbpf"]
+    assert spool.directory.startswith(f"{mount['mountPath']}/")
+    assert spool.max_size == 64 << 20
+    without = objects(api, values=VALUES["no spool"])
+    assert settings(without).exporters["otlp_grpc"].spool.directory == ""
+    assert "/var/lib/otelbpf" not in json.dumps(without)
 
 
 def test_probes(api):
@@ -163,6 +179,8 @@ def test_the_example_with_tls(api):
         {"otlp": {"protocol": "tcp"}},
         {"otlp": {"endpoint": ""}},
         {"otlp": {"endpoint": 4317}},
+        {"spool": {"hostPath": "otelbpf"}},
+        {"spool": {"maxSize": "1 gigabyte"}},
         {"otlp": {"headers": {"Authorization": "a token in the open"}}},
         {"probes": {"tcpConnection": "yes"}},
         {"probes": {"tcp_connection": False}},

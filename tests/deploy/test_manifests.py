@@ -34,7 +34,8 @@ def test_kustomize_gives_every_file(api):
 def test_the_agent_takes_the_configuration():
     text = of_kind(read(MANIFESTS / "configmap.yaml"), "ConfigMap")["data"]["otelbpf.yaml"]
     config = loads(text.encode(), environ={"NODE_IP": "192.0.2.1"})
-    assert config.exporters["otlp_grpc"].endpoint == "http://192.0.2.1:4317"
+    exporter = config.exporters["otlp_grpc"]
+    assert (exporter.endpoint, exporter.spool.directory) == ("http://192.0.2.1:4317", "/var/lib/otelbpf/spool")
 
 
 def test_probes_ask_where_the_agent_answers():
@@ -70,11 +71,11 @@ def can(api, verb, resource):
     return done.stdout.strip() == "yes"
 
 
-def test_nothing_is_privileged_and_nothing_can_be_written():
+def test_nothing_is_privileged_and_nothing_but_the_spool_can_be_written():
     agent = container(read(MANIFESTS / "daemonset.yaml"))
     security = agent["securityContext"]
     assert security["privileged"] is security["allowPrivilegeEscalation"] is False
     assert security["readOnlyRootFilesystem"] is True
     assert security["capabilities"]["drop"] == ["ALL"]
     assert "SYS_ADMIN" not in security["capabilities"]["add"]
-    assert all(mount["readOnly"] for mount in agent["volumeMounts"])
+    assert [one["mountPath"] for one in agent["volumeMounts"] if not one.get("readOnly")] == ["/var/lib/otelbpf"]

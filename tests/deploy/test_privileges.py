@@ -31,12 +31,13 @@ print(Machine().executable_path(Path(f"/proc/{pid}/exe").stat().st_ino, pid))
 """
 
 
-def confined(given: list[str], *words: str) -> subprocess.CompletedProcess[str]:
-    """Runs our Python as the container would: root with no other capabilities, a read-only root file system, and the
-    private cgroup namespace that runtimes give to whoever is not privileged."""
+def confined(given: list[str], *words: str, state: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs our Python as the container would: root with no other capabilities, a read-only root file system but for
+    the mount *state*, and the private cgroup namespace that runtimes give to whoever is not privileged."""
     mask = ",".join(("-all", *(f"+{name.lower()}" for name in given)))
     limits = ["setpriv", "--no-new-privs", "--inh-caps", mask, "--ambient-caps", mask, "--bounding-set", mask]
-    script = 'mount -o remount,bind,ro / && exec "$@"'
+    writable = f'mount --bind "{state}" "{state}" && ' if state is not None else ""
+    script = f'{writable}mount -o remount,bind,ro / && exec "$@"'
     return subprocess.run(
         ["unshare", "--mount", "--cgroup", "sh", "-c", script, "sh", *limits, sys.executable, *words],
         capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "OTELBPF_INSTANCE": f"deploy{os.getpid()}"},
@@ -75,6 +76,21 @@ def test_the_agent_runs_and_writes_nothing():
     assert done.returncode == 0, done.stderr
     assert "ready: dns_lookup" in done.stderr
     assert all(row.balanced for row in parse_summary(done.stderr.splitlines()).events.values())
+
+
+def test_what_waits_for_a_collector_is_on_disk(tmp_path):
+    """In a directory as kubelet makes it; root without capabilities can write it as its owner."""
+    exporter = {"endpoint": "http://127.0.0.1:9", "spool": {"directory": f"{tmp_path}/spool"}}
+    settings = {"exporters": {"otlp_grpc": exporter}, "health": {"endpoint": ""}, "telemetry": {"enabled": False}}
+    (tmp_path / "otelbpf.yaml").write_text(json.dumps(settings | {"metrics": {"interval": "1s"}}))
+    words = ("-m", "otelbpf", "run", "-c", f"{tmp_path}/otelbpf.yaml", "--for", "2s")
+    done = confined(CAPABILITIES, *words, state=tmp_path)
+    assert done.returncode == 0, done.stderr
+    metrics = parse_summary(done.stderr.splitlines()).records["otlp_grpc", "metrics"]
+    assert metrics.balanced
+    assert metrics.terms["spooled"] > 0
+    spool = tmp_path / "spool" / "otlp_grpc" / "spool.db"
+    assert (spool.stat().st_mode & 0o777, spool.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
 def test_programs_of_other_users_have_names():

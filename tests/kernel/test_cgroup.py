@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MKDIR, RMDIR, RENAME = 1, 2, 3
+ASK = """
+import os, sys
+from otelbpf.enrich.machine import Machine
+machine = Machine()
+machine.cgroup_walk()
+for pid, cgroup_id in zip(sys.argv[1::2], sys.argv[2::2]):
+    print(open(f"/proc/{pid}/cgroup").read().strip().partition("::")[2], machine.cgroup_path(int(cgroup_id), int(pid)))
+"""
 CGROUP_V1 = 1 << 63
 PODS = {
     "cgroupfs": ("kubepods/burstable/pod{uid}", "{id}"),
@@ -163,3 +172,33 @@ def told_last(feed: Feed, leaf: str) -> int:
         ]
 
     return feed.where(lambda rows: np.array(ends(rows), dtype=bool), 1)["cgroup_id"][0].item()
+
+
+def test_paths_are_from_the_top_also_for_an_agent_with_a_cgroup_namespace_of_its_own():
+    mount = cgroup2_mount()
+    assert mount is not None
+    top = mount / f"otelbpf-{uuid.uuid4().hex[:12]}"
+    agent, pod, inner = top / "system/agent", top / "pods/pod1/container", top / "system/agent/inner"
+    for one in (agent, pod, inner):
+        one.mkdir(parents=True)
+    try:
+        with _in_cgroup(pod, "sleep", "60") as there, _in_cgroup(inner, "sleep", "60") as within:
+            asked = [
+                str(word) for one, path in ((there, pod), (within, inner)) for word in (one.pid, path.stat().st_ino)
+            ]
+            with _in_cgroup(agent, "unshare", "--cgroup", sys.executable, "-c", ASK, *asked) as asking:
+                assert asking.stdout is not None
+                said = asking.stdout.read().decode().split("\n")
+            within.kill()
+            there.kill()
+    finally:
+        for one in (inner, agent, agent.parent, pod, pod.parent, pod.parent.parent, top):
+            one.rmdir()
+    assert said[0] == f"/../../pods/pod1/container /{pod.relative_to(mount)}"
+    assert said[1] == f"/inner /{inner.relative_to(mount)}"
+
+
+def _in_cgroup(path: Path, *command: str) -> subprocess.Popen[bytes]:
+    """A process that is in the cgroup from its first moment on."""
+    move = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(path / "cgroup.procs"), *command]
+    return subprocess.Popen(move, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])

@@ -1,4 +1,4 @@
-"""A node without a machine: its network namespace with pods behind a bridge, and an agent that takes it for the host's.
+"""A node without a machine: its network namespace with pods behind it, and an agent that takes it for the host's.
 
 The agent is the first process of a pid namespace, so that /proc/1/ns/net, the host's network for it, is the node's.
 """
@@ -19,10 +19,11 @@ from tests.e2e.agent import Agent
 from tests.e2e.netns import NAMES, Namespaces, ip
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from types import TracebackType
 
 NUMBERS = itertools.count(1)
+ONLY_PODS = {"filters": {"cgroups": {"include": ["*kubepods*"]}}, "logs": {"process": "off"}}
+"""The machine may be busy with other things, which are not the node's."""
 CLONE_NEWNET = 0x40000000
 
 
@@ -35,7 +36,7 @@ class Place(NamedTuple):
 
 
 class NodeNetwork:
-    """The node's namespace and those of its pods, while entered. No two have the same addresses."""
+    """The node's namespace and those of its pods, while entered. No two nodes have the same addresses."""
 
     def __init__(self) -> None:
         self._number = next(NUMBERS)
@@ -44,12 +45,8 @@ class NodeNetwork:
 
     def __enter__(self) -> Self:
         self._spaces = self._open.enter_context(Namespaces(f"nd{self._number}x"))
-        self.host = self.pod_like("host", 1)
-        on_node = ("-n", self.host.namespace)
-        ip(*on_node, "link", "add", "cni0", "type", "bridge")
-        ip(*on_node, "addr", "add", f"{self.host.ipv4}/24", "dev", "cni0")
-        ip(*on_node, "addr", "add", f"{self.host.ipv6}/64", "dev", "cni0", "nodad")
-        ip(*on_node, "link", "set", "cni0", "up")
+        self.host = self._place("host", 1)
+        ip("-n", self.host.namespace, "addr", "add", f"{self.host.ipv4}/32", "dev", "lo")
         for switch in ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"):
             self._spaces.run(self.host.namespace, "sysctl", "-qw", switch)
         return self
@@ -59,25 +56,30 @@ class NodeNetwork:
     ) -> None:
         self._open.close()
 
-    def pod_like(self, role: str, last: int) -> Place:
-        """A namespace with what its addresses would be."""
-        return Place(self._spaces.add(role), f"10.250.{self._number}.{last}", f"fd00:250:{self._number}::{last}")
+    def pod(self, *more: str) -> Place:
+        """The network of one more pod, or of anything else that is reached through the node, at addresses *more* too.
 
-    def pod(self) -> Place:
-        """The network of one more pod."""
+        Nothing but the node is on its link, as with most network plug-ins: all that it sends passes the node's rules.
+        """
         number = next(self._pods)
-        made = self.pod_like(f"p{number}", number)
-        device = f"veth{number}"
-        peer = ("peer", "name", "eth0", "netns", made.namespace)
-        ip("-n", self.host.namespace, "link", "add", device, "type", "veth", *peer)
-        ip("-n", self.host.namespace, "link", "set", device, "master", "cni0", "up")
-        ip("-n", made.namespace, "addr", "add", f"{made.ipv4}/24", "dev", "eth0")
-        ip("-n", made.namespace, "addr", "add", f"{made.ipv6}/64", "dev", "eth0", "nodad")
-        ip("-n", made.namespace, "link", "set", "eth0", "up")
-        ip("-n", made.namespace, "route", "add", "default", "via", self.host.ipv4)
-        ip("-n", made.namespace, "-6", "route", "add", "default", "via", self.host.ipv6)
+        made, device = self._place(f"p{number}", number), f"veth{number}"
+        host, inside = ("-n", self.host.namespace), ("-n", made.namespace)
+        ip(*host, "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", made.namespace)
+        ip(*host, "addr", "add", f"{self.host.ipv6}/128", "dev", device, "nodad")
+        ip(*host, "link", "set", device, "up")
+        ip(*inside, "link", "set", "eth0", "up")
+        for gateway in (self.host.ipv4, self.host.ipv6):
+            ip(*inside, "route", "add", gateway, "dev", "eth0")
+            ip(*inside, "route", "add", "default", "via", gateway, "dev", "eth0")
+        for address in (made.ipv4, made.ipv6, *more):
+            ip(*inside, "addr", "add", address, "dev", "eth0", *(("nodad",) if ":" in address else ()))
+            ip(*host, "route", "add", address, "dev", device)
         self._spaces.resolver(made.namespace, self.host.ipv4)
         return made
+
+    def _place(self, role: str, last: int) -> Place:
+        """A namespace, with what its addresses are."""
+        return Place(self._spaces.add(role), f"10.250.{self._number}.{last}", f"fd00:250:{self._number}::{last}")
 
     def rules(self, text: str, directory: Path) -> None:
         """Rules of nft on the node, as kube-proxy would have them."""
@@ -136,8 +138,8 @@ def _carry(source: socket.socket, to: socket.socket) -> None:
 class NodeAgent(Agent):
     """An agent on the node *network*, with the variables that its manifest sets."""
 
-    def __init__(self, directory: Path, settings: Mapping[str, Any], network: NodeNetwork, **variables: str) -> None:
-        super().__init__(directory, settings)
+    def __init__(self, directory: Path, settings: dict[str, Any], network: NodeNetwork, **variables: str) -> None:
+        super().__init__(directory, settings | ONLY_PODS)
         self._instance |= variables
         namespace = NAMES / network.host.namespace
         own = ("unshare", "--pid", "--fork", "--kill-child=SIGTERM", "--mount-proc")

@@ -49,6 +49,7 @@ while True:
 TALK = """
 import socket, sys
 one = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+print(one.getsockname()[1])
 one.sendall(b"hello"); one.recv(100); one.close()
 """
 HOLD = """
@@ -102,11 +103,13 @@ class Container:
                 break
             path = path.parent
 
-    def talk(self, address: str, port: int) -> None:
-        """A connection from a process of the container, to its end."""
+    def talk(self, address: str, port: int) -> int:
+        """A connection from a process of the container, to its end; gives the port that it came from."""
         process = self._start(TALK, address, str(port))
-        if process.wait(20):
+        said, _ = process.communicate(timeout=20)
+        if process.returncode:
             raise RuntimeError(f"no connection to {address}:{port}")
+        return int(said)
 
     def serve(self, address: str, port: int) -> subprocess.Popen[bytes]:
         """A server in the container, ready when this returns."""

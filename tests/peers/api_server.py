@@ -38,7 +38,7 @@ class ApiServer:
     def __enter__(self) -> Self:
         client_port, peer_port, self.port = free_ports(3)
         self._make_keys()
-        store = f"http://127.0.0.1:{client_port}"
+        self.store = store = f"http://127.0.0.1:{client_port}"
         self.etcd = Program("etcd", self._etcd_arguments(store, peer_port), self.directory, f"{store}/health")
         self.server = Program(
             "kube-apiserver", self._server_arguments(store), self.directory, f"{self.url}/readyz",

@@ -15,6 +15,8 @@ class SlowProxy:
         self.part_bytes = part_bytes
         self.delay_s = delay_s
         self._left = threading.Event()
+        self._is_cut = False
+        self._open: set[socket.socket] = set()
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -27,13 +29,31 @@ class SlowProxy:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
+    def cut(self) -> None:
+        """Breaks all connections, and each new one."""
+        self._is_cut = True
+        for one in list(self._open):
+            _end(one)
+
+    def mend(self) -> None:
+        """Forwards again."""
+        self._is_cut = False
+
     def _accept(self) -> None:
         while not self._left.is_set():
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._to))
             except OSError:
                 return
+            if self._is_cut:
+                client.close()
+                continue
+            try:
+                server = socket.create_connection(("127.0.0.1", self._to))
+            except OSError:
+                client.close()
+                continue
+            self._open |= {client, server}
             threading.Thread(target=self._carry, args=(client, server, 1 << 16, 0.0), daemon=True).start()
             threading.Thread(
                 target=self._carry, args=(server, client, self.part_bytes, self.delay_s), daemon=True
@@ -47,7 +67,12 @@ class SlowProxy:
         except OSError:
             pass
         for one in (source, sink):
-            try:
-                one.shutdown(socket.SHUT_RDWR)
-            except OSError:  # the other direction was first
-                continue
+            _end(one)
+        self._open -= {source, sink}
+
+
+def _end(one: socket.socket) -> None:
+    try:
+        one.shutdown(socket.SHUT_RDWR)
+    except OSError:  # the other side was first
+        return

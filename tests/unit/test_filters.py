@@ -53,6 +53,13 @@ def test_of_a_list_to_exclude_what_is_not_known_passes():
     assert kept(exclude=["/system.slice"]) == [JOB, GONE]
 
 
+def test_cgroups_that_were_there_before_the_agent_are_known_although_their_processes_are_gone():
+    machine = RecordedMachine({"cgroup_walk": {"": [[WEB, "/system.slice/web.service"]]}})
+    wanted = CgroupFilter(config(cgroups={"include": ["/system.slice/*"]}), machine)
+    wanted.learn([])
+    assert wanted.keep(tcp({"cgroup_id": WEB, "pid": 1})).number("cgroup_id").tolist() == [WEB]
+
+
 def test_exclusion_wins():
     assert kept(include=["/system.slice/*"], exclude=["*/new.service"]) == [WEB, WEB]
 

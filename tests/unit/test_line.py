@@ -127,7 +127,7 @@ def test_the_event_ledger_joins_the_kernels_terms_and_the_lines() -> None:
 
 def test_the_conveyor_ticks_when_something_arrives_and_runs_timers() -> None:
     ticked, timed, arrived = threading.Event(), threading.Event(), threading.Event()
-    with Conveyor(ticked.set, [Timer(0.01, timed.set)], arrived, tick_s=0.0) as conveyor:
+    with Conveyor(ticked.set, [Timer(0.01, timed.set)], arrived, threading.Event(), tick_s=0.0) as conveyor:
         arrived.set()
         assert ticked.wait(10)
         assert timed.wait(10)
@@ -140,7 +140,7 @@ def test_an_error_in_the_thread_is_kept() -> None:
     def fail() -> None:
         raise ValueError("broken")
 
-    conveyor = Conveyor(fail, [], arrived, tick_s=0.0)
+    conveyor = Conveyor(fail, [], arrived, threading.Event(), tick_s=0.0)
     with conveyor:
         arrived.set()
         conveyor._thread.join(10)

@@ -44,7 +44,7 @@ class Cluster(Protocol):
         """The service that every node offers at *port*."""
 
     def outside(self, name: str) -> Holder | None:
-        """The service that stands for the host *name* (type ExternalName)."""
+        """The service that stands for the host *name* (type ExternalName, a load balancer's name), if only one does."""
 
     def learn(self) -> None:
         """Takes in what was told since the last tick; called before any row of a tick is looked at."""
@@ -72,7 +72,7 @@ class Known:
         self._own = own.by_cgroup_uid
         self._holders = holders
         self._by_node_port = services.by_node_port
-        self._outside = services.by_external_name
+        self._by_host_name = services.by_host_name
 
     def pod(self, cgroup_uid: str) -> Pod | None:
         return self._own.get(cgroup_uid)
@@ -84,7 +84,13 @@ class Known:
         return self._by_node_port.get(port)
 
     def outside(self, name: str) -> Holder | None:
-        return self._outside.get(name)
+        found = self._by_host_name.get(name) or self._by_host_name.get(_in_cluster(name), ())
+        return found[0] if len(found) == 1 else None
+
+
+def _in_cluster(name: str) -> str:
+    """db.shop.svc.cluster.local → db.shop.svc: the cluster's own domain may be another."""
+    return ".".join(name.split(".", 3)[:3])
 
 
 class Recorder:

@@ -1,8 +1,8 @@
 """Who holds an address, and who held it when: pods, services and nodes.
 
 The API tells of changes a moment after they happen, but an address is given to the next pod only after the last one
-has let it go. So of two who claim one for the same moment the earlier is right as long as it is known to have ended
-later, else the one made last.
+has let it go. So of two who claim one for the same moment, one of whom the API had told by then that it has it is right,
+the one made last if it had of both; else the earlier as long as it is known to have ended later, else the one made last.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ ENDED_FOR_NS = 300 * NS_PER_S
 """Connections to a pod that is gone still end for some minutes."""
 ENDED_HOLDERS = 65_536
 """Remembered at most: thirteen thousand ends a minute, in the whole cluster."""
-HOLDERS_OF_ADDRESS = 16
+HOLDERS_OF_ADDRESS = 32
+"""A thousand pods a minute on a node with 250 addresses are twenty of each in five minutes."""
 MAPPED = bytes(10) + b"\xff\xff"
+ADDRESS_BITS, MAPPED_BITS = 128, 96
 POD, SERVICE, NODE = "pod", "service", "node"
+Network = tuple[int, int]
+"""The leading bits of its addresses as a number, and how many they are."""
 
 
 class Holder(Struct, eq=False, gc=False):
@@ -46,6 +50,8 @@ class Holder(Struct, eq=False, gc=False):
     """Unix time at which it was seen to have ended; 0: it is there."""
     ports: tuple[int, ...] = ()
     """Of a service: to tell several that share an address apart."""
+    told_ns: int = 0
+    """Unix time at which the API said first that it has its addresses."""
 
     def same(self, other: Holder) -> bool:
         """Whether the same is said of both."""
@@ -58,7 +64,7 @@ class Holder(Struct, eq=False, gc=False):
         return self.begins_ns - SKEW_NS <= time_ns and (not self.ends_ns or time_ns < self.ends_ns)
 
 
-_SAID = tuple(field for field in Holder.__struct_fields__ if field != "ends_ns")
+_SAID = tuple(field for field in Holder.__struct_fields__ if field not in ("ends_ns", "told_ns"))
 
 
 class Holders:
@@ -67,13 +73,25 @@ class Holders:
     def __init__(self) -> None:
         self._of: dict[bytes, tuple[Holder, ...]] = {}
         self._ended: deque[tuple[int, Holder, tuple[bytes, ...]]] = deque()
+        self.networks: dict[Network, Holder] = {}
+        """The addresses that a node gives to its pods. Replaced as a whole when they change."""
+        self.lengths: tuple[int, ...] = ()
+        """Of these networks, longest first."""
 
     def __len__(self) -> int:
         return len(self._of)
 
     def of(self, address: bytes) -> tuple[Holder, ...]:
-        """All who claim or claimed *address*, the newest last."""
-        return self._of.get(address, ())
+        """All who claim or claimed *address*, the newest last; of one that nobody does the node whose pods have such."""
+        return self._of.get(address) or (self._around(address) if self.lengths else ())
+
+    def _around(self, address: bytes) -> tuple[Holder, ...]:
+        number = int.from_bytes(address, "big")
+        for length in self.lengths:
+            found = self.networks.get((number >> (ADDRESS_BITS - length), length))
+            if found is not None:
+                return (found,)
+        return ()
 
     def add(self, holder: Holder, addresses: Iterable[bytes]) -> None:
         """*holder* has *addresses* from now on."""
@@ -121,8 +139,12 @@ class Holders:
 def held_by(claims: Sequence[Holder], time_ns: int, port: int = 0) -> Holder | None:
     """Who of *claims* had the address at *time_ns* (Unix time); *port* tells services that share one apart."""
     holding = [claim for claim in claims if claim.held(time_ns)]
+    holding = [claim for claim in holding if claim.kind == NODE] or holding  # a node shares its address with some pods
     if port and len(holding) > 1:
         holding = [claim for claim in holding if port in claim.ports] or holding
+    told = [claim for claim in holding if 0 < claim.told_ns <= time_ns]
+    if told:
+        return max(told, key=lambda claim: claim.begins_ns)
     ended = [claim for claim in holding if claim.ends_ns]
     if ended:
         return min(ended, key=lambda claim: claim.ends_ns)
@@ -142,6 +164,16 @@ def packed(text: str | None) -> bytes | None:
         return MAPPED + socket.inet_pton(socket.AF_INET, text)
     except OSError:
         return None
+
+
+def network(text: str) -> Network | None:
+    """A network such as 10.244.1.0/24; None for what is none."""
+    address, slash, bits = text.partition("/")
+    base = packed(address)
+    if base is None or not slash or not bits.isdecimal():
+        return None
+    length = int(bits) + (0 if ":" in address else MAPPED_BITS)
+    return (int.from_bytes(base, "big") >> (ADDRESS_BITS - length), length) if length <= ADDRESS_BITS else None
 
 
 def packed_all(texts: Iterable[str | None]) -> tuple[bytes, ...]:

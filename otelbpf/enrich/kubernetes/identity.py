@@ -29,7 +29,7 @@ VERSION_LABEL = "app.kubernetes.io/version"
 TEMPLATE_HASH = "pod-template-hash"
 SAID, SAID_LENGTH = 64, 1024
 """Attributes that annotations may give, and the characters of each: whoever may make a pod may write 256 kB of them."""
-STATIC_UID = "kubernetes.io/config.hash"
+STATIC_UID = "kubernetes.io/config.mirror"
 """On the mirror of a static pod: the UID under which the kubelet runs it, which is the one in its cgroup."""
 SCHEDULED_JOB = re.compile(r"(?P<cronjob>.+)-(?P<minute>\d{8})")
 """A CronJob's controller names a job after the minute of the Unix time for which it was due."""

@@ -83,6 +83,7 @@ class PodSpec(Struct, rename="camel"):
 
 class Address(Struct):
     ip: Text = None
+    hostname: Text = None
 
 
 class PodStatus(Struct, rename="camel"):
@@ -157,8 +158,14 @@ class NodeStatus(Struct):
     addresses: list[NodeAddress] | None = None
 
 
+class NodeSpec(Struct):
+    pod_cidr: Text = msgspec.field(name="podCIDR", default=None)
+    pod_cidrs: list[str] | None = msgspec.field(name="podCIDRs", default=None)
+
+
 class NodeObject(Struct):
     metadata: Metadata
+    spec: NodeSpec = msgspec.field(default_factory=NodeSpec)
     status: NodeStatus = msgspec.field(default_factory=NodeStatus)
 
 

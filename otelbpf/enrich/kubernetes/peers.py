@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from otelbpf.enrich.distinct import distinct_together, words
-from otelbpf.enrich.kubernetes.holders import NODE, POD, SERVICE, SKEW_NS, Holder, held_by
+from otelbpf.enrich.kubernetes.holders import MAPPED, NODE, POD, SERVICE, SKEW_NS, Holder, held_by
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CLIENT = 1
 TCP = 6
+FIRST_OCTET, LOOPBACK_OCTET = 12, 127
+LOOPBACK6 = bytes(15) + b"\x01"
 EDGE_NAMES = (
     names.SERVICE_PEER_NAME,
     names.SERVICE_PEER_NAMESPACE,
@@ -42,6 +44,8 @@ class End(NamedTuple):
 
 
 NOBODY = End()
+OUTSIDE = Holder("external", "")
+"""The true other end where it is none of the cluster's."""
 
 
 class Ends(NamedTuple):
@@ -77,11 +81,12 @@ class Peers:
             port = int(rows["remote_port"][row])
             codes[row] = values.code(End(held_by(claims[found.codes[row]], int(times_ns[row]), port)))
         of_nodes = [
-            address in own or bool(one and one[-1].kind == NODE) for address, one in zip(distinct, claims, strict=True)
+            (address in own and not is_loopback(address)) or any(claim.kind == NODE for claim in one)
+            for address, one in zip(distinct, claims, strict=True)
         ]
         self._name_node_ports(batch, np.array(of_nodes, dtype=bool)[found.codes], codes, values)
         translated = np.array([self._cluster.translates(address) for address in distinct], dtype=bool)[found.codes]
-        return Ends(codes, values.ends, *self._see_through(batch, translated, codes, values, times_ns))
+        return Ends(codes, values.ends, *self._see_through(batch, translated, codes, values, times_ns, own))
 
     def named(self, end: End, known_as: tuple[str, ...]) -> End:
         """The end, with what a service of type ExternalName says of the host *known_as*."""
@@ -109,6 +114,7 @@ class Peers:
         codes: NDArray[np.intp],
         values: _Values,
         times_ns: NDArray[np.int64],
+        own: frozenset[bytes],
     ) -> tuple[NDArray[np.void], NDArray[np.uint16]]:
         """Finds who is behind addresses that were translated; gives the true addresses and ports."""
         nat_addresses = np.zeros(len(batch), dtype="V16")
@@ -124,6 +130,8 @@ class Peers:
                 address, nat_ports[row] = true
                 nat_addresses[row] = np.void(address)
                 holder = held_by(self._cluster.holders(address), int(times_ns[row]))
+                if holder is None and address not in own:
+                    holder = OUTSIDE
                 codes[row] = values.code(End(values.ends[codes[row]].holder, holder))
         return nat_addresses, nat_ports
 
@@ -163,6 +171,21 @@ def end_facts(end: End) -> dict[str, str]:
         names.SERVICE_PEER_NAMESPACE: service.service_namespace,
     }
     return {name: value for name, value in found.items() if value}
+
+
+def place_of(end: End, *, own: bool) -> str:
+    """What kind of thing an end is: the service that was asked for, else whoever is truly there. Empty where nobody
+    knows more than the address tells, as of most of this node's *own*."""
+    seen = end.holder
+    true = seen if seen is not None and seen.kind == SERVICE else end.behind or seen
+    if true is None or (own and (true.kind == NODE or not (true.name or end.behind))):
+        return ""
+    return true.kind
+
+
+def is_loopback(address: bytes) -> bool:
+    """Every network namespace has these of its own."""
+    return address == LOOPBACK6 or (address[:FIRST_OCTET] == MAPPED and address[FIRST_OCTET] == LOOPBACK_OCTET)
 
 
 def _selecting(pod: Holder) -> str:

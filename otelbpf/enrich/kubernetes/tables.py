@@ -11,12 +11,23 @@ from sys import intern
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otelbpf.enrich.kubernetes import identity, objects
-from otelbpf.enrich.kubernetes.holders import ENDED_FOR_NS, NODE, NS_PER_S, POD, SERVICE, Holder, Holders, packed_all
+from otelbpf.enrich.kubernetes.holders import (
+    ENDED_FOR_NS,
+    NODE,
+    NS_PER_S,
+    POD,
+    SERVICE,
+    Holder,
+    Holders,
+    network,
+    packed_all,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from otelbpf.config import Kubernetes
+    from otelbpf.enrich.kubernetes.holders import Network
     from otelbpf.enrich.kubernetes.identity import Pod
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
@@ -53,7 +64,9 @@ class OwnPods:
         before = self._by_uid.get(found.metadata.uid)
         pod = identity.pod_of(found, self._settings, before)
         if pod != before:  # most changes are of conditions, and what was made of the pod stays good
-            self._by_uid[pod.uid] = self.by_cgroup_uid[pod.cgroup_uid] = pod
+            self._by_uid[pod.uid] = pod
+            if pod.cgroup_uid == pod.uid or pod.cgroup_uid not in self._by_uid:  # nobody else can say who a pod is
+                self.by_cgroup_uid[pod.cgroup_uid] = pod
 
     def gone(self, uid: str, now_ns: int) -> None:
         pod = self._by_uid.pop(uid, None)
@@ -103,13 +116,13 @@ class _Held:
             holder.begins_ns = now_ns
             before, held = None, ()
         elif before is not None:
-            holder.begins_ns = before.begins_ns
-            holder.ends_ns = before.ends_ns
+            holder.begins_ns, holder.ends_ns, holder.told_ns = before.begins_ns, before.ends_ns, before.told_ns
             if before.same(holder):
                 holder = before
             elif held:
                 self._holders.replace(before, holder, held)
         if addresses != held:
+            holder.told_ns = now_ns
             self._holders.add(holder, addresses)
         self._known[holder.uid] = (holder, addresses)
         return holder
@@ -135,22 +148,44 @@ class Nodes(_Held):
 
     kind = objects.NodeObject
 
+    def __init__(self, holders: Holders) -> None:
+        super().__init__(holders)
+        self._networks: dict[str, frozenset[Network]] = {}
+
     def put(self, found: objects.NodeObject, now_ns: int) -> None:
-        name = intern(found.metadata.name)
+        name, spec = intern(found.metadata.name), found.spec
         holder = Holder(NODE, name, uid=found.metadata.uid, node=name)
         self._keep(holder, packed_all(one.address for one in found.status.addresses or ()), now_ns)
+        known = [network(text) for text in spec.pod_cidrs or ([spec.pod_cidr] if spec.pod_cidr else ())]
+        self._give_networks(found.metadata.uid, name, frozenset(one for one in known if one is not None))
+
+    def gone(self, uid: str, now_ns: int) -> None:
+        self._give_networks(uid, "", frozenset())
+        del self._networks[uid]
+        super().gone(uid, now_ns)
+
+    def _give_networks(self, uid: str, name: str, networks: frozenset[Network]) -> None:
+        """The node's pods have addresses of *networks*: of one that nobody holds that much is known."""
+        before = self._networks.get(uid, frozenset())
+        if before == networks:
+            return
+        self._networks[uid] = networks
+        others = {key: one for key, one in self._holders.networks.items() if key not in before}
+        self._holders.networks = others | dict.fromkeys(networks, Holder(POD, "", node=name))
+        self._holders.lengths = tuple(sorted({length for _bits, length in self._holders.networks}, reverse=True))
 
 
 class Services(_Held):
-    """All services: their addresses, their ports on nodes, and the names outside that some stand for."""
+    """All services: their addresses, their ports on nodes, and the host names that some stand for."""
 
     kind = objects.ServiceObject
 
     def __init__(self, holders: Holders) -> None:
         super().__init__(holders)
-        self._reached: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._ways: dict[str, tuple[Holder, tuple[int, ...], tuple[str, ...]]] = {}
         self.by_node_port: dict[int, Holder] = {}
-        self.by_external_name: dict[str, Holder] = {}
+        self.by_host_name: dict[str, tuple[Holder, ...]] = {}
+        """Lower case, without a final dot; also `NAME.NAMESPACE.svc` of those that are only an alias."""
 
     def put(self, found: objects.ServiceObject, now_ns: int) -> None:
         metadata, spec = found.metadata, found.spec
@@ -171,23 +206,40 @@ class Services(_Held):
         holder = self._keep(holder, packed_all(texts), now_ns)
         self._forget_ways(metadata.uid)
         node_ports = tuple(port.node_port for port in ports if port.node_port)
-        outside = (spec.external_name or "").rstrip(".").lower() if spec.type == "ExternalName" else ""
-        self._reached[metadata.uid] = (node_ports, outside)
-        self.by_node_port.update(dict.fromkeys(node_ports, holder))
-        if outside:
-            self.by_external_name[outside] = holder
+        self._remember_ways(metadata.uid, holder, node_ports, tuple(dict.fromkeys(_host_names(found, ingress))))
 
     def gone(self, uid: str, now_ns: int) -> None:
         self._forget_ways(uid)
         super().gone(uid, now_ns)
 
+    def _remember_ways(self, uid: str, holder: Holder, ports: tuple[int, ...], hosts: tuple[str, ...]) -> None:
+        self._ways[uid] = holder, ports, hosts
+        self.by_node_port.update(dict.fromkeys(ports, holder))
+        for host in hosts:
+            self.by_host_name[host] = (*self.by_host_name.get(host, ()), holder)
+
     def _forget_ways(self, uid: str) -> None:
-        ports, outside = self._reached.pop(uid, ((), ""))
+        holder, ports, hosts = self._ways.pop(uid, (None, (), ()))
         for port in ports:
-            if self.by_node_port[port].uid == uid:
+            if self.by_node_port.get(port) is holder:
                 del self.by_node_port[port]
-        if outside and self.by_external_name[outside].uid == uid:
-            del self.by_external_name[outside]
+        for host in hosts:
+            left = tuple(other for other in self.by_host_name[host] if other is not holder)
+            if left:
+                self.by_host_name[host] = left
+            else:
+                del self.by_host_name[host]
+
+
+def _host_names(found: Any, ingress: Iterable[Any]) -> Iterable[str]:
+    """What a service is called where it has no address: in other words, and as a load balancer has them."""
+    metadata = found.metadata
+    if found.spec.type == "ExternalName" and found.spec.external_name:
+        yield found.spec.external_name.rstrip(".").lower()
+        yield f"{metadata.name}.{metadata.namespace}.svc"
+    for one in ingress:
+        if one.hostname:
+            yield one.hostname.rstrip(".").lower()
 
 
 class Slices:
@@ -206,7 +258,7 @@ class Slices:
         for address, holder in _endpoints(found, now_ns):
             known = before.get(address)
             if known is not None:
-                holder.begins_ns = known.begins_ns
+                holder.begins_ns, holder.told_ns = known.begins_ns, known.told_ns
             if known is not None and known.same(holder):
                 now[address] = known
             else:
@@ -243,6 +295,7 @@ def _endpoints(found: Any, now_ns: int) -> Iterable[tuple[bytes, Holder]]:
                     service_name=intern(service),
                     service_namespace=intern(target.namespace),
                     begins_ns=now_ns,
+                    told_ns=now_ns,
                 ),
             )
 

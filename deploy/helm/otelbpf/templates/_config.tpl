@@ -18,6 +18,11 @@
 {{- if .serverName }}{{ $_ := set $tls "server_name_override" .serverName }}{{ end }}
 {{- end }}
 {{- with $tls }}{{ $_ := set $exporter "tls" . }}{{ end }}
+{{- if .Values.spool.enabled }}
+{{- $spool := dict "directory" "/var/lib/otelbpf/spool" }}
+{{- with .Values.spool.maxSize }}{{ $_ := set $spool "max_size" . }}{{ end }}
+{{- $_ := set $exporter "spool" $spool }}
+{{- end }}
 {{- $config := dict "exporters" (dict (printf "otlp_%s" .Values.otlp.protocol) $exporter) }}
 {{- $probes := dict }}
 {{- if not .Values.probes.tcpConnection }}{{ $_ := set $probes "tcp_connection" (dict "enabled" false) }}{{ end }}

@@ -15,6 +15,7 @@ from otelbpf.enrich.kubernetes.api import Api
 from otelbpf.enrich.kubernetes.holders import Holders, packed
 from otelbpf.enrich.kubernetes.identity import container_facts
 from otelbpf.enrich.kubernetes.listing import Resource
+from otelbpf.enrich.kubernetes.refusals import ApiError
 from otelbpf.enrich.kubernetes.tables import Nodes, OwnPods, PeerPods, Services, Slices
 from otelbpf.enrich.kubernetes.watch import Watch
 
@@ -121,6 +122,25 @@ def test_a_deleted_object_that_nobody_can_read_brings_a_new_list():
     assert own._version == ""
     assert own.stream is None
     assert own.health.down_since_ns
+
+
+def test_the_watches_of_many_nodes_do_not_come_back_together():
+    due_s = []
+    for _ in range(100):
+        (own, *_) = watches()
+        own._version = "7"
+        tell(own, b'{"type":"ERROR","object":{"code":500}}')
+        due_s.append(own.due_s)
+    assert max(due_s) - min(due_s) > 0.75  # of 1 ± 0.75
+    assert len(set(due_s)) == 100
+
+
+def test_a_version_that_is_refused_again_and_again_is_given_up_for_a_list():
+    (own, *_) = watches()
+    own._version = "7"
+    for code, left in ((0, "7"), *[(503, "7")] * 9, *[(500, "7")] * 4, (500, "")):
+        own._refused(ApiError(code, "no"))
+        assert own._version == left
 
 
 def test_a_stream_of_garbage_is_given_up():

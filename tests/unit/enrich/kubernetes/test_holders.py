@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
+from otelbpf.config import Kubernetes
 from otelbpf.enrich.kubernetes import objects
-from otelbpf.enrich.kubernetes.holders import ENDED_FOR_NS, NS_PER_S, SKEW_NS, Holder, Holders, held_by, packed
-from otelbpf.enrich.kubernetes.tables import PeerPods, Services
+from otelbpf.enrich.kubernetes.cluster import Known
+from otelbpf.enrich.kubernetes.conntrack import Conntrack
+from otelbpf.enrich.kubernetes.holders import (
+    ENDED_FOR_NS,
+    NS_PER_S,
+    SKEW_NS,
+    Holder,
+    Holders,
+    held_by,
+    network,
+    packed,
+)  # fmt: skip
+from otelbpf.enrich.kubernetes.tables import Nodes, OwnPods, PeerPods, Services, Slices
 
 ADDRESS = packed("10.0.0.1")
 S = NS_PER_S
 
 
-def holder(name, begins_s=0, ends_s=0, **more):
-    return Holder("pod", name, begins_ns=begins_s * S, ends_ns=ends_s * S, **more)
+def holder(name, begins_s=0, ends_s=0, told_s=0, **more):
+    return Holder("pod", name, begins_ns=begins_s * S, ends_ns=ends_s * S, told_ns=told_s * S, **more)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +43,14 @@ def holder(name, begins_s=0, ends_s=0, **more):
         ([holder("a", 50, 120), holder("b", 99)], 121, "b"),
         ([holder("a", 50, 70), holder("b", 60, 90), holder("c", 80)], 75, "b"),
         ([holder("a", 50), holder("b", 60)], 100, "b"),
+        (
+            [holder("a", 50, 120, told_s=55), holder("b", 60, told_s=90)],
+            100,
+            "b",
+        ),  # a was deleted long after it had ended
+        ([holder("a", 50, 120, told_s=55), holder("b", 60, told_s=90)], 80, "a"),
+        ([holder("a", 50, 70, told_s=71), holder("b", 60, told_s=90)], 65, "a"),  # told of late, both
+        ([holder("b", 60, told_s=90), holder("a", 50, told_s=90)], 95, "b"),  # one list told of both
     ],
 )
 def test_who_had_it(claims, at_s, wanted):
@@ -101,12 +123,92 @@ def test_a_service_that_changes_its_ways():
     made["spec"] = {"type": "ExternalName", "externalName": "db.example.org.", "clusterIP": "None"}
     services.put(msgspec.convert(made, objects.ServiceObject), 2 * S)
     assert services.by_node_port == {}
-    assert services.by_external_name["db.example.org"].name == "web"
+    assert [one.name for one in services.by_host_name["db.example.org"]] == ["web"]
+    assert [one.name for one in services.by_host_name["web.shop.svc"]] == ["web"]
     assert holders.of(packed("10.96.0.1"))[0].ends_ns == 2 * S
     services.gone("s", 3 * S)
-    assert services.by_external_name == {}
+    assert services.by_host_name == {}
+
+
+def service(uid, name, **spec):
+    metadata = {"name": name, "namespace": "shop", "uid": uid}
+    whole = {"metadata": metadata, "status": spec.pop("status", {}), "spec": spec}
+    return msgspec.convert(whole, objects.ServiceObject)
+
+
+def test_a_node_port_that_goes_to_another_service_before_the_first_is_known_to_be_gone():
+    services = Services(Holders())
+    for uid in ("a", "b"):
+        services.put(service(uid, uid, clusterIP="None", ports=[{"port": 80, "nodePort": 30080}]), S)
+    assert services.by_node_port[30080].name == "b"
+    services.gone("b", 2 * S)
+    services.gone("a", 3 * S)
+    assert services.by_node_port == {}
+
+
+def test_a_host_name_that_two_services_stand_for_names_neither():
+    services = Services(Holders())
+    known = Known(Kubernetes(), OwnPods(Kubernetes()), Holders(), services, Conntrack(Path("/nowhere")))
+    for name in ("a", "b"):
+        services.put(service(name, name, type="ExternalName", externalName="db.example.org"), S)
+    assert known.outside("db.example.org") is None
+    assert known.outside("b.shop.svc.cluster.local").name == "b"
+    services.gone("a", 2 * S)
+    assert known.outside("db.example.org").name == "b"
+    balanced = {"loadBalancer": {"ingress": [{"hostname": "LB-1.Example.com"}]}}
+    services.put(service("c", "c", clusterIP="10.96.0.9", status=balanced), 3 * S)
+    assert known.outside("lb-1.example.com").name == "c"
+
+
+def test_an_address_that_only_the_network_of_a_nodes_pods_tells_of():
+    holders = Holders()
+    nodes, pods = Nodes(holders), PeerPods(holders)
+    told = {"metadata": {"name": "n2", "uid": "n"}, "spec": {"podCIDRs": ["10.244.2.0/24", "fd00:2::/64", "oops"]}}
+    nodes.put(msgspec.convert(told, objects.NodeObject), S)
+    for text in ("10.244.2.7", "fd00:2::7"):
+        (found,) = holders.of(packed(text))
+        assert (found.kind, found.name, found.node) == ("pod", "", "n2")
+    assert holders.of(packed("10.244.3.7")) == ()
+    pods.put(pod("a", "1", "10.244.2.7"), S)
+    assert [one.name for one in holders.of(packed("10.244.2.7"))] == ["a"]
+    told["spec"] = {"podCIDR": "10.244.3.0/24"}
+    nodes.put(msgspec.convert(told, objects.NodeObject), 2 * S)
+    assert holders.of(packed("10.244.2.8")) == ()
+    assert holders.of(packed("10.244.3.7"))[0].node == "n2"
+    nodes.gone("n", 3 * S)
+    assert holders.of(packed("10.244.3.7")) == ()
+
+
+def test_a_nodes_address_is_the_nodes_whichever_pod_is_told_to_have_it():
+    holders = Holders()
+    on_host = {"addresses": ["10.0.0.1"], "nodeName": "n1", "targetRef": {"kind": "Pod", "name": "proxy-x", "uid": "p"}}
+    told = {"metadata": {"name": "proxy-1", "uid": "s"}, "endpoints": [on_host]}
+    node = {"metadata": {"name": "n1", "uid": "n"}, "status": {"addresses": [{"address": "10.0.0.1"}]}}
+    Nodes(holders).put(msgspec.convert(node, objects.NodeObject), S)
+    Slices(holders).put(msgspec.convert(told, objects.SliceObject), 2 * S)
+    assert held_by(holders.of(ADDRESS), 100 * S).name == "n1"
+
+
+def own_pod(uid, name, claimed=""):
+    notes = {"kubernetes.io/config.mirror": claimed} if claimed else {}
+    made = {"name": name, "namespace": "shop", "uid": uid, "annotations": notes}
+    return msgspec.convert({"metadata": made}, objects.PodObject)
+
+
+def test_nobody_can_take_the_place_of_another_pod():
+    """Whoever may make pods may write annotations."""
+    own = OwnPods(Kubernetes())
+    own.put(own_pod("u1", "real"), S)
+    own.put(own_pod("x", "liar", claimed="u1"), 2 * S)
+    assert own.by_cgroup_uid["u1"].uid == "u1"
+    own.put(own_pod("y", "early", claimed="u2"), 3 * S)
+    own.put(own_pod("u2", "real"), 4 * S)
+    assert own.by_cgroup_uid["u2"].uid == "u2"
+    own.put(own_pod("z", "static", claimed="hash"), 5 * S)
+    assert own.by_cgroup_uid["hash"].uid == "z"
 
 
 def test_text_that_is_no_address():
+    assert network("10.0.0.0") is network("10.0.0.0/99") is network("a/8") is network("10.0.0.0/x") is None
     assert packed("None") is packed("") is packed(None) is packed("300.1.1.1") is packed("a::g") is None
     assert SKEW_NS < ENDED_FOR_NS

@@ -150,7 +150,9 @@ def test_an_error_in_the_thread_is_kept() -> None:
 
 def test_the_conveyor_stands_between_two_ticks_while_it_is_paused() -> None:
     ticks, arrived = [], threading.Event()
-    with Conveyor(lambda: ticks.append(1), [Timer(0.001, lambda: None)], arrived, tick_s=0.0) as conveyor:
+    with Conveyor(
+        lambda: ticks.append(1), [Timer(0.001, lambda: None)], arrived, threading.Event(), tick_s=0.0
+    ) as conveyor:
         for _ in range(20):
             with conveyor.paused():
                 before = len(ticks)
@@ -168,7 +170,7 @@ def test_a_line_that_does_not_come_to_rest_is_not_waited_for(monkeypatch: pytest
         ticking.set()
         goes_on.wait(30)
 
-    with Conveyor(tick, [], arrived, tick_s=0.0) as conveyor:
+    with Conveyor(tick, [], arrived, threading.Event(), tick_s=0.0) as conveyor:
         arrived.set()
         ticking.wait(30)
         with pytest.raises(OtelbpfError, match="busy"), conveyor.paused():

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from otelbpf.batch import Batch
+from otelbpf.errors import OtelbpfError
 from otelbpf.ledger import EventLedger
 from otelbpf.pulse import Pulse
 
@@ -39,6 +40,7 @@ on the way."""
 TICK_S = 0.1
 LEFT_BEHIND_S = 1.0
 """A thread that hangs does not hold the end of an agent that ends because of it."""
+PAUSED_WITHIN_S = 10.0
 
 
 @dataclass(slots=True)
@@ -227,9 +229,16 @@ class Conveyor:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """While the block runs the line stands between two ticks, and what it has may be changed. To be short."""
-        with self._turn:
+        """While the block runs the line stands between two ticks, and what it has may be changed. To be short.
+
+        Raises OtelbpfError when the tick under way does not end.
+        """
+        if not self._turn.acquire(timeout=PAUSED_WITHIN_S):
+            raise OtelbpfError(f"the line has been busy for {PAUSED_WITHIN_S:.0f} s; try again later")
+        try:
             yield
+        finally:
+            self._turn.release()
 
     def check(self) -> None:
         """Raises what ended the thread, if it did not end by `stop`."""

@@ -62,6 +62,7 @@ class Collector:
         self.directory = directory
         self.ports: dict[str, int] = {}
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         self.ports = dict(zip(("grpc", "http", "health"), free_ports(3), strict=True))
@@ -94,7 +95,12 @@ class Collector:
         configuration.write_text(json.dumps(self._configuration()))
         log = self.directory / "collector.log"
         with log.open("ab") as output:
-            self.process = subprocess.Popen([binary(), "--config", str(configuration)], stdout=output, stderr=output)
+            self.process = subprocess.Popen(
+                [binary(), "--config", str(configuration)],
+                stdout=output,
+                stderr=output,
+                env=os.environ | self.environment,
+            )
         wait_for(self._healthy, "the collector; see its collector.log")
 
     def stop(self) -> None:

@@ -7,13 +7,12 @@ Three kinds of threads: the drain (`kernel/drain.py`), the line (`line.py`), one
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otelbpf import ledger, stages
 from otelbpf.enrich import Enrichment, kubernetes
@@ -35,8 +34,9 @@ from otelbpf.line import Conveyor, Timer
 from otelbpf.node import Node
 from otelbpf.only_one import OnlyOne, name_of_instance
 from otelbpf.probes import PROBES, filters
-from otelbpf.recording import EVENTS, MACHINE, SNAPSHOT, TOTALS, Frame, Layouts, Recorder
+from otelbpf.recording import EVENTS, SNAPSHOT, TOTALS, Layouts, Recorder
 from otelbpf.reload import Reload, Running
+from otelbpf.tape import Tape
 
 if TYPE_CHECKING:
     import threading
@@ -91,26 +91,27 @@ def run(
         health = open_.enter_context(Health(config.health.endpoint))
         yield from ([f"otelbpf: {health.trouble}"] if health.trouble else [])
         outputs = open_.enter_context(exporters(config))
-        machine = MachineRecorder(Machine()) if record else Machine()
+        answers: dict[str, dict[str, Any]] = {}
+        machine = MachineRecorder(Machine(), answers) if record else Machine()
         watcher = open_.enter_context(kubernetes.watching(config.kubernetes, os.environ, machine.host_name()))
-        enrichment = open_.enter_context(Enrichment(config, machine, _cluster(watcher, machine)))
+        enrichment = open_.enter_context(Enrichment(config, machine, _cluster(watcher, answers if record else None)))
         tried = open_.enter_context(
             attach_all(stages.enabled(config), config, before_attach=partial(_fill, config, _cgroups(config, machine)))
         )
         yield from (sentence for probe in tried for sentence in _shortcomings(probe))
         probes = _usable(tried)
-        recorder = open_.enter_context(_recorder(record, probes)) if record else None
+        tape = Tape(open_.enter_context(_recorder(record, probes)), answers) if record else None
         bounds = memory.bounds(config)
         drain = open_.enter_context(Drain([probe.source for probe in probes], _waiting_bytes(bounds)))
         line = stages.line(config, [probe.probe for probe in probes], machine, enrichment, outputs.export)
-        node = Node(probes, drain, line, recorder.write if recorder else None, watcher)
+        node = Node(probes, drain, line, tape, watcher)
         if watcher is not None:
             watcher.wait(config.kubernetes.hold)  # what exists already, and what comes first, finds its names
         node.adopt()
         guarding = guards(config, bounds, outputs, line.logs.sampling)
         node.guards = guarding.states
         collecting = Timer(config.metrics.interval, node.collect)
-        conveyor = open_.enter_context(Conveyor(node.tick, [collecting, *_timers(node)], drain.arrived))
+        conveyor = open_.enter_context(Conveyor(node.tick, [collecting, *_timers(node)], drain.arrived, drain.plenty))
         telemetry = open_.enter_context(_telemetry(config, outputs, machine, tried, node))
         running = Running(outputs, node, line, conveyor, collecting, telemetry, partial(_filter, probes, machine))
         reload = Reload(config, wish, running)
@@ -131,8 +132,6 @@ def run(
         conveyor.stop()
         conveyor.check()
         node.finish()
-        if isinstance(machine, MachineRecorder):
-            node.note(Frame(MACHINE, time.time_ns(), payload=json.dumps(machine.answers).encode()))
         yield from _flushed(outputs, node, telemetry, deadline, started)
         outputs.check()
 
@@ -220,11 +219,11 @@ def _ready(probes: Sequence[AttachedProbe], started: float) -> str:
     return f"ready: {hooks} in {(time.monotonic() - started) * 1000:.0f} ms"
 
 
-def _cluster(watcher: Watcher | None, machine: Answers) -> Cluster | None:
-    """What enrichment may ask of Kubernetes; a recording keeps it."""
-    if watcher is None or not isinstance(machine, MachineRecorder):
+def _cluster(watcher: Watcher | None, kept: dict[str, dict[str, Any]] | None) -> Cluster | None:
+    """What enrichment may ask of Kubernetes; for a recording the answers are *kept*."""
+    if watcher is None or kept is None:
         return None if watcher is None else watcher.known
-    return ClusterRecorder(watcher.known, machine.answers)
+    return ClusterRecorder(watcher.known, kept)
 
 
 def _waiting_bytes(bounds: Sequence[Bound]) -> int:

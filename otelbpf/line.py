@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from otelbpf.batch import Batch
+from otelbpf.errors import OtelbpfError
 from otelbpf.ledger import EventLedger
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ PIECE_ROWS = 8192
 RECORD_ROWS = 2048
 """Rows that become records at a time: after a stall a tick may bring a hundred times as many, and each takes some 4 kB
 on the way."""
+PAUSED_WITHIN_S = 10.0
 HANGS_S = 60.0
 """A tick takes milliseconds. One that takes so long never ends, and a restart is the only cure."""
 
@@ -171,18 +173,25 @@ class Timer:
 
 
 class Conveyor:
-    """Runs the line in a thread of its own: a tick at most every *tick_s*, timers when they are due.
+    """Runs the line in a thread of its own: a tick every *tick_s* while something has *arrived*, sooner when that is
+    *plenty*; timers when they are due.
 
     A context manager. An error in the thread is kept in `failure`, and raised to whoever asks `check`: the agent must
     not go on as if it were working.
     """
 
     def __init__(
-        self, tick: Callable[[], None], timers: Sequence[Timer], arrived: threading.Event, tick_s: float = 0.1
+        self,
+        tick: Callable[[], None],
+        timers: Sequence[Timer],
+        arrived: threading.Event,
+        plenty: threading.Event,
+        tick_s: float = 0.1,
     ) -> None:
         self._tick = tick
         self._timers = timers
         self._arrived = arrived
+        self._plenty = plenty
         self._tick_s = tick_s
         self._turn = threading.Lock()
         self._stopping = threading.Event()
@@ -210,14 +219,22 @@ class Conveyor:
         """Ends the thread after the tick it is in; what has not been taken is left to the caller. May be called twice."""
         self._stopping.set()
         self._arrived.set()
+        self._plenty.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """While the block runs the line stands between two ticks, and what it has may be changed. To be short."""
-        with self._turn:
+        """While the block runs the line stands between two ticks, and what it has may be changed. To be short.
+
+        Raises OtelbpfError when the tick under way does not end.
+        """
+        if not self._turn.acquire(timeout=PAUSED_WITHIN_S):
+            raise OtelbpfError(f"the line has been busy for {PAUSED_WITHIN_S:.0f} s; try again later")
+        try:
             yield
+        finally:
+            self._turn.release()
 
     def check(self) -> None:
         """Raises what ended the thread, if it did not end by `stop`."""
@@ -230,7 +247,7 @@ class Conveyor:
                 self._turned = time.monotonic()
                 self._arrived.wait(self._until_due())
                 if self._arrived.is_set():
-                    self._stopping.wait(self._tick_s)  # one batch of many rows costs far less than many of few
+                    self._plenty.wait(self._tick_s)  # one batch of many rows costs far less than many of few
                 self._arrived.clear()
                 with self._turn:
                     self._take_turn()

@@ -13,10 +13,9 @@ from otelbpf.export.numbers import AgentNumbers, MapFill, RunTime
 from otelbpf.kernel.clock import boottime_offset_ns
 from otelbpf.ledger import EventLedger
 from otelbpf.line import Rows, event_ledger
-from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, TOTALS, Frame, RecordingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from otelbpf.config import Config
     from otelbpf.enrich.kubernetes.watcher import Watcher
@@ -24,9 +23,10 @@ if TYPE_CHECKING:
     from otelbpf.export.numbers import ProbeStatus
     from otelbpf.guards.guard import GuardState
     from otelbpf.kernel.attach import AttachedProbe
-    from otelbpf.kernel.drain import Drain
+    from otelbpf.kernel.drain import Drain, Slice
     from otelbpf.line import Line, Source
     from otelbpf.signals.sampling import DetailLedger
+    from otelbpf.tape import Tape
 
 log = logging.getLogger("otelbpf.node")
 
@@ -49,14 +49,14 @@ class Node:
         probes: Sequence[AttachedProbe],
         drain: Drain,
         line: Line,
-        record: Callable[[Frame], None] | None,
+        tape: Tape | None = None,
         watcher: Watcher | None = None,
     ) -> None:
         self._watcher = watcher
         self._probes = probes
         self._drain = drain
         self._line = line
-        self._record = record
+        self._tape = tape
         self.guards: Callable[[], Sequence[GuardState]] = list
         """How the agent's own limits stand."""
 
@@ -67,17 +67,19 @@ class Node:
         self.snapshot()
 
     def tick(self) -> None:
-        """Carries everything that the drain has taken from the rings."""
-        if arrived := self._taken():
-            self._carry(arrived)
+        """Carries everything that the drain has taken from the rings so far."""
+        now = self._drain.ticks
+        while taken := self._drain.take(now):
+            self._carry(self._rows(taken))
 
     def snapshot(self) -> None:
         """One pass over what is alive, for the probes that have such a thing, together with what the rings held then:
         the answers and processes that name it. And the sums of what was not told one by one."""
-        now_alive = list(self._alive())
-        totals = list(self._totals())
+        found = [*self._alive(), *self._totals()]
         self._drain.catch_up(RINGS_WITHIN_S)
-        self._carry([*self._taken(), *now_alive, *totals])
+        self.tick()
+        if found:
+            self._carry(found)
 
     def limit(self, config: Config) -> None:
         """From now on the throttles of the probes are as *config* has them."""
@@ -103,17 +105,21 @@ class Node:
         self.snapshot()
         now_ns = time.time_ns()
         self._line.collect(now_ns)
-        self.note(Frame(COLLECT, now_ns))
+        if self._tape is not None:
+            self._tape.collected(now_ns)
 
     def finish(self) -> None:
         """The last of everything: no more events come, what came is carried, and the metrics say so."""
         for probe in self._probes:
             probe.detach()
         self._drain.stop()
-        self._carry([*self._taken(), *self._totals()])
+        self.tick()
+        self._carry(list(self._totals()))
         self._line.release(everything=True)
         self.collect()
         self._line.release(everything=True)
+        if self._tape is not None:
+            self._tape.learnt()
 
     def ledgers(self) -> dict[str, EventLedger]:
         """The event ledger of each probe, also of one that only teaches: what it loses costs names."""
@@ -141,6 +147,7 @@ class Node:
             statuses=statuses,
             run_times={probe.probe.name: cost for probe in self._probes if (cost := _run_time(probe)).runs},
             maps=dict(self._maps()),
+            overflows=dict(self._overflows()),
             caches=self._line.enrichment.counters(),
             series=self._line.metrics.series(),
             watches=list(self._watcher.states()) if self._watcher is not None else (),
@@ -150,13 +157,13 @@ class Node:
             nat=self._watcher.conntrack.fill if self._watcher is not None else None,
         )
 
-    def _taken(self) -> list[Rows]:
-        taken: dict[int, list[bytes]] = {}
-        for index, records in self._drain.take():
-            taken.setdefault(index, []).append(records)
+    def _rows(self, taken: Slice) -> list[Rows]:
+        of_source: dict[int, list[bytes]] = {}
+        for index, records in taken:
+            of_source.setdefault(index, []).append(records)
         return [
             Rows(self._line.sources[index], np.frombuffer(b"".join(parts), self._probes[index].record))
-            for index, parts in taken.items()
+            for index, parts in of_source.items()
         ]
 
     def _totals(self) -> Iterator[Rows]:
@@ -192,6 +199,15 @@ class Node:
                 yield f"{probe.probe.name}.{PENDING}", fill
             for name, (entries, capacity) in probe.probe.tables(source.prepare).items():
                 yield f"{probe.probe.name}.{name}", MapFill(entries, capacity)
+            if probe.throttle is not None:
+                yield f"{probe.probe.name}.throttle_buckets", MapFill(probe.throttle.entries, probe.throttle.capacity)
+
+    def _overflows(self) -> Iterator[tuple[str, int]]:
+        for probe in self._probes:
+            if probe.throttle is not None:
+                shared = probe.throttle.shared
+                yield f"{probe.probe.name}.throttle_buckets", shared.buckets
+                yield f"{probe.probe.name}.throttle_totals", shared.totals
 
     def _read_ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:
         counts = probe.counts
@@ -203,6 +219,7 @@ class Node:
             lost={
                 "ring_full": int(counts["ring_full"]),
                 "pending_full": int(counts["pending_full"]),
+                "unread": int(counts["unread"]),
                 "queue_full": self._drain.shed[index],
             },
         )
@@ -210,26 +227,11 @@ class Node:
 
     def _carry(self, arrived: Sequence[Rows]) -> None:
         clock_offset_ns = boottime_offset_ns()
-        self._keep(arrived, clock_offset_ns)
+        if self._tape is not None:
+            self._tape.rows(arrived, clock_offset_ns)
         self._line.carry(arrived, clock_offset_ns)
-
-    def _keep(self, arrived: Iterable[Rows], clock_offset_ns: int) -> None:
-        if self._record is None:
-            return
-        now_ns = time.time_ns()
-        for part in arrived:
-            kind = SNAPSHOT if part.snapshot else TOTALS if part.totals else EVENTS
-            self.note(Frame(kind, now_ns, clock_offset_ns, part.source.probe.name, part.rows.tobytes()))
-
-    def note(self, frame: Frame) -> None:
-        """Adds *frame* to the recording, if there is one. A disk that is full ends the recording, not the agent."""
-        if self._record is None:
-            return
-        try:
-            self._record(frame)
-        except RecordingError as error:
-            self._record = None
-            logging.getLogger("otelbpf.recording").error("%s; the recording ends here, the agent goes on", error)  # noqa: TRY400 - a sentence
+        if self._tape is not None:
+            self._tape.learnt()
 
 
 def _run_time(probe: AttachedProbe) -> RunTime:

@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from otelbpf.errors import OtelbpfError
@@ -110,18 +111,19 @@ class Recording:
         while (frame := self._read_frame()) is not None:
             yield frame
 
-    def machine(self) -> Any:
-        """What enrichment learnt from the machine that was recorded; an empty mapping when it was cut off."""
-        answers: Any = {}
+    def machine(self) -> dict[str, dict[str, Any]]:
+        """What enrichment learnt from the machine that was recorded: question → about what → the last answer."""
+        answers: dict[str, dict[str, Any]] = {}
         for frame in self.frames():
             if frame.kind == MACHINE:
-                answers = self._answers(frame.payload)
+                for question, found in self._answers(frame.payload).items():
+                    answers.setdefault(question, {}).update(found)
         return answers
 
-    def _answers(self, payload: bytes) -> Any:
+    def _answers(self, payload: bytes) -> dict[str, dict[str, Any]]:
         try:
-            return json.loads(payload)
-        except (ValueError, RecursionError) as error:
+            return msgspec.json.decode(payload, type=dict[str, dict[str, Any]])
+        except (msgspec.DecodeError, RecursionError) as error:
             raise RecordingError(f"{self._path}: damaged: what the machine answered cannot be read") from error
 
     def _read_header(self) -> Layouts:

@@ -189,11 +189,11 @@ def _line(path: Path) -> str | None:
 
 
 class Recorder:
-    """Asks another machine and keeps what it answered; `answers` can be written as JSON."""
+    """Asks another machine and keeps in *answers* what it said, as JSON can hold it: question → about what → answer."""
 
-    def __init__(self, machine: Answers) -> None:
+    def __init__(self, machine: Answers, answers: dict[str, dict[str, Any]]) -> None:
         self._machine = machine
-        self.answers: dict[str, dict[str, Any]] = {}
+        self._answers = answers
 
     def executable_path(self, executable: int, pid: int) -> str | None:
         return self._kept("executable_path", (executable, pid), self._machine.executable_path(executable, pid))
@@ -223,7 +223,7 @@ class Recorder:
 
     def _kept(self, question: str, about: tuple[int | str, ...], answer: T) -> T:
         if answer is not None:
-            self.answers.setdefault(question, {})[_key(about)] = answer
+            self._answers.setdefault(question, {})[_key(about)] = answer
         return answer
 
 

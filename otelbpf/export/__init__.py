@@ -78,6 +78,7 @@ class Exporters:
         self.members = tuple(members)
         self.former = Former()
         self._watchers: list[Watcher] = []
+        self._shares: dict[str, float] = {}
         self._replacing = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -106,8 +107,10 @@ class Exporters:
     def keep_within(self, share: float, signals: Collection[str]) -> None:
         """From now on *share* of the room for what waits is given to each of *signals*; what is beyond goes, the oldest
         first, counted."""
-        for member in self.members:
-            member.keep_within(share, signals)
+        with self._replacing:
+            self._shares |= dict.fromkeys(signals, share)
+            for member in self.members:
+                member.keep_within(share, signals)
 
     def flush(self, deadline: float) -> bool:
         """Sends what is queued until *deadline* (time.monotonic); what is left stays in the spool, or is dropped as `shutdown`.
@@ -134,6 +137,9 @@ class Exporters:
             self.members = wanted
             for member in gone:
                 self.former.take(member, deadline)
+            for signal, share in self._shares.items():
+                for member in wanted:
+                    member.keep_within(share, (signal,))
 
     @property
     def alive(self) -> bool:

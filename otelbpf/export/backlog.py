@@ -103,6 +103,21 @@ class Backlog:
                 self._lanes[entry.request.signal].account.size_bytes += len(body)
                 entry.request = entry.request._replace(body=body)
 
+    def not_read(self, entry: Waiting, after_s: float) -> None:
+        """The body of *entry*, which is in flight, could not be read; what is on disk is tried again after so long."""
+        lanes = self._lanes
+        with lanes.changed:
+            lane = lanes[entry.request.signal]
+            if lane.landed(entry):
+                lane.put_back(entry, lanes.clock() + after_s)
+                lanes.changed.notify_all()
+
+    def passes(self, signal: str, for_s: float) -> None:
+        """What of *signal* is on disk cannot be found for so long; what is made now goes its way."""
+        with self._lanes.changed:
+            self._lanes[signal].unreadable_until = self._lanes.clock() + for_s
+            self._lanes.changed.notify_all()
+
     def unspool(self, reason: str) -> dict[str, int]:
         """The disk has lost everything: what is in memory is queued again, the rest dropped; gives signal → items."""
         with self._lanes.changed:

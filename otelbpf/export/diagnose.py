@@ -29,13 +29,15 @@ UNJUDGED = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL", "connecti
 """Codes that may come from the library, or from a peer that does not speak the protocol."""
 
 
-def diagnose(failure: Failure, endpoint: Endpoint | None) -> str:
-    """One sentence on *failure* at *endpoint*. May connect to it, for some seconds at most."""
+def diagnose(failure: Failure, endpoint: Endpoint | None, *, ask: bool = True) -> str:
+    """One sentence on *failure* at *endpoint*. If it may *ask*, it may connect there, for some seconds at most."""
     said = failure.text
     if endpoint is None:
         return failure.message or failure.code
     sentence = _from_message(failure, endpoint, said)
     if sentence is None and failure.code in UNJUDGED:
+        if not ask:
+            return f"{endpoint.authority} does not take what it is sent ({said})"
         grpc = failure.code.isupper() and not failure.code.startswith("HTTP")
         sentence = _from_peer(endpoint, grpc=grpc, said=said)
     return sentence or f"{endpoint.authority} answered {said}"
@@ -78,7 +80,7 @@ def _plain(endpoint: Endpoint, *, grpc: bool, said: str) -> str:
     where = endpoint.authority
     if not (speaks := _speaks(endpoint, None)) and _speaks_tls(endpoint):
         return f"{where} speaks TLS, not plain text; use https://{where} or tls.insecure: false"
-    return _wrong_protocol(where, speaks, grpc=grpc) or _no_answer(where, said)
+    return _wrong_protocol(where, speaks, grpc=grpc) or _not_taken(where, speaks, said)
 
 
 def _secure(endpoint: Endpoint, *, grpc: bool, said: str) -> str:
@@ -101,7 +103,7 @@ def _secure(endpoint: Endpoint, *, grpc: bool, said: str) -> str:
         return use if plain else _no_answer(where, said)
     if not speaks:  # gRPC's own servers hang up without a word when they miss a certificate
         return f"{where} ends the connection after the TLS handshake; if it wants a certificate, set tls.cert_file and tls.key_file"
-    return _wrong_protocol(where, speaks, grpc=grpc) or _no_answer(where, said)
+    return _wrong_protocol(where, speaks, grpc=grpc) or _not_taken(where, speaks, said)
 
 
 def _wrong_protocol(where: str, speaks: str, *, grpc: bool) -> str | None:
@@ -173,6 +175,10 @@ def _unresolved(endpoint: Endpoint) -> str:
 
 def _refused(endpoint: Endpoint) -> str:
     return f"nothing listens on {endpoint.authority} (connection refused); is the collector running, and is the port right?"
+
+
+def _not_taken(where: str, speaks: str, said: str) -> str:
+    return f"{where} is there and does not take what it is sent ({said})" if speaks else _no_answer(where, said)
 
 
 def _no_answer(where: str, said: str) -> str:

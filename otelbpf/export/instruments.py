@@ -57,6 +57,7 @@ def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable
     yield names.METRIC_OTELBPF_AGENT_PROBE_RUNS, probe_runs
     yield names.METRIC_OTELBPF_AGENT_MAP_ENTRIES, map_entries
     yield names.METRIC_OTELBPF_AGENT_MAP_CAPACITY, map_capacity
+    yield names.METRIC_OTELBPF_AGENT_MAP_OVERFLOWS, map_overflows
     yield names.METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS, enrichment_lookups
     yield names.METRIC_OTELBPF_AGENT_SERIES, series
     yield names.METRIC_OTELBPF_AGENT_LOG_RECORDS, log_records
@@ -172,6 +173,11 @@ def map_entries(reading: Reading) -> Iterator[Observed]:
 def map_capacity(reading: Reading) -> Iterator[Observed]:
     for name, (_, capacity) in reading.agent.maps.items():
         yield capacity, {names.OTELBPF_MAP_NAME: name}
+
+
+def map_overflows(reading: Reading) -> Iterator[Observed]:
+    for name, events_ in reading.agent.overflows.items():
+        yield events_, {names.OTELBPF_MAP_NAME: name}
 
 
 def enrichment_lookups(reading: Reading) -> Iterator[Observed]:

@@ -36,6 +36,9 @@ IDLE_S = 10.0
 """Time between two looks for what is too old."""
 RETRY_S = 5.0
 """Time between two tries while the disk does not take anything."""
+UNREADABLE_AFTER = 2
+"""Times that a request may not be read before, RETRY_S apart, until it is believed to be lost: a bad sector stays bad,
+and must not hold what is behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,10 @@ class Keeper:
             body = self._spool.read(entry.row)
         except SpoolError as error:
             self._complain(error)
-            self._queue.again(entry, RETRY_S)
+            if entry.unread < UNREADABLE_AFTER:
+                self._backlog.not_read(entry, RETRY_S)
+            else:
+                self._drop(entry, SPOOL_CORRUPT)
             return False
         if body is None:
             self._drop(entry, SPOOL_CORRUPT)
@@ -141,7 +147,7 @@ class Keeper:
 
     def _do(self, work: Work) -> None:
         for signal, known in work.shelves:
-            self._backlog.shelve(signal, self._spool.rows(signal, known, SHELF_ROWS))
+            self._shelve(signal, known)
         if not (work.write or work.forget):
             return
         forget = work.forget
@@ -158,6 +164,14 @@ class Keeper:
             self._trouble = ""
             log.warning("exporter %s: what waits is kept on disk again", self.name)
 
+    def _shelve(self, signal: str, known: int) -> None:
+        try:
+            rows = self._spool.rows(signal, known, SHELF_ROWS)
+        except SpoolError:
+            self._backlog.passes(signal, RETRY_S)
+            raise
+        self._backlog.shelve(signal, rows)
+
     def _make_room(self, size_bytes: int) -> list[int]:
         """Drops the oldest of the signal that takes most room until *size_bytes* more fit; gives their numbers."""
         excess = self._used_bytes + size_bytes - self._settings.max_size
@@ -172,7 +186,7 @@ class Keeper:
         signal = self._backlog.fullest()
         if signal is None:
             for short, known in self._backlog.work(0.0).shelves:
-                self._backlog.shelve(short, self._spool.rows(short, known, SHELF_ROWS))
+                self._shelve(short, known)
             signal = self._backlog.fullest()
         return self._backlog.take_oldest(signal) if signal is not None else None
 

@@ -54,6 +54,8 @@ class Lane:
     in_flight: list[Waiting] = field(default_factory=list)
     not_before: float = 0.0
     """The next try, by the queue's clock; NEVER when there is none any more."""
+    unreadable_until: float = 0.0
+    """While the disk does not give what is on it, by the queue's clock, the rest goes its way."""
     account: Account = field(default_factory=Account)
     _turn: int = 0
 
@@ -71,10 +73,6 @@ class Lane:
         """Whether nothing of it is tried any more."""
         return self.idle or (self.not_before == NEVER and not self.in_flight)
 
-    @property
-    def has_next(self) -> bool:
-        return bool(self.first or self.shelf or (self.live and not (self.in_order and self.backlog)))
-
     def in_memory(self) -> Iterator[Waiting]:
         """The oldest first."""
         return chain(self.in_flight, self.first, self.live)
@@ -85,16 +83,27 @@ class Lane:
         self.account.made += entry.request.items
         self.account.add(entry)
 
-    def next(self) -> Waiting | None:
+    def next(self, now: float) -> Waiting | None:
         """The one to be sent now, taken out."""
         if self.first:
             return self.first.popleft()
-        if self.in_order and self.backlog:
+        if self._waits_for_backlog(now):
             return self.unshelve()
+        readable = self.unreadable_until <= now
         self._turn += 1
-        if self.live and not (self.shelf and self._turn % BACKLOG_TURN == 0):
+        if self.live and not (self.shelf and readable and self._turn % BACKLOG_TURN == 0):
             return self.live.popleft()
-        return self.unshelve()
+        return self.unshelve() if readable else None
+
+    def due(self, now: float) -> float:
+        """When there is one to be sent; NEVER while there is none."""
+        if self.first or (self.live and not self._waits_for_backlog(now)):
+            return self.not_before
+        return max(self.not_before, self.unreadable_until) if self.shelf else NEVER
+
+    def _waits_for_backlog(self, now: float) -> bool:
+        """Whether what is on disk has to be sent before what is made now."""
+        return self.in_order and self.backlog > 0 and self.unreadable_until <= now
 
     def unshelve(self) -> Waiting | None:
         """The oldest of the backlog, taken out; None while its rows are not known."""
@@ -170,6 +179,13 @@ class Lane:
         if entry.row <= self.known:
             insort(self.shelf, entry)
 
+    def put_back(self, entry: Waiting, until: float) -> None:
+        """*entry*, already taken out, could not be read; none is tried before *until*."""
+        entry.unread += 1
+        self.backlog += 1
+        insort(self.shelf, entry)
+        self.unreadable_until = until
+
     def release_surplus(self) -> None:
         resident = sum(len(entry.request.body) for entry in self.live)
         while resident > RESIDENT_BYTES and self.live and self.live[0].row:
@@ -199,4 +215,5 @@ class Lane:
                 entry.row = 0
         self.shelf.clear()
         self.known = self.backlog = 0
+        self.unreadable_until = 0.0
         return self.account.lose_disk(reason) + sum(entry.request.items for entry in unread)

@@ -42,6 +42,10 @@ class Complaints:
         self._due[kind] = now + COMPLAINT_INTERVAL_S
         return True
 
+    def forget(self, kind: str) -> None:
+        """The next of *kind* passes."""
+        self._due.pop(kind, None)
+
 
 class News:
     """What is told of the exporter *name*, whose peer is at *endpoint*. For any thread."""
@@ -52,7 +56,10 @@ class News:
         self._endpoint = endpoint
         self._complaints = Complaints()
         self._down: set[str] = set()
-        self._told_down = False
+        self._told = False
+        """Whether those who watch know that it is down."""
+        self._said = False
+        """Whether it is in the log."""
         self._lock = threading.Lock()
 
     @property
@@ -64,7 +71,8 @@ class News:
         """The peer is another from now on: what keeps it away is news."""
         with self._lock:
             self._endpoint = endpoint
-            self._told_down = False
+            self._told = self._said = False
+            self._complaints.forget("down")
 
     def acknowledged(self, request: Request) -> None:
         for watcher in self.watchers:
@@ -80,24 +88,35 @@ class News:
         with self._lock:
             was_down = signal in self._down
             self._down.discard(signal)
-            is_up = was_down and not self._down
-            self._told_down = self._told_down and not is_up
-        if is_up:
+            is_back = was_down and not self._down
+            say = is_back and self._said
+            if is_back:
+                self._told = self._said = False
+        if say:
             log.warning("exporter %s: the peer answers again", self.name)
+        if is_back:
             for watcher in self.watchers:
                 watcher.up(self.name)
 
     def down(self, signal: str, failure: Failure) -> None:
-        """The peer did not answer a request of *signal*, or wants it later."""
+        """The peer did not answer a request of *signal*, or wants it later. Called at each such try.
+
+        A peer that comes and goes is in the log once a minute, and is asked what is wrong no more often: that takes
+        seconds in which nothing is sent.
+        """
         with self._lock:
-            is_told, self._told_down = self._told_down, True
             self._down.add(signal)
-        if is_told:
+            tell, self._told = not self._told, True
+            say = not self._said and self._complaints.passes("down")
+            self._said |= say
+        if not (tell or say):
             return
-        sentence = diagnose(failure, self._endpoint)
-        log.warning("exporter %s: %s; trying again", self.name, sentence)
-        for watcher in self.watchers:
-            watcher.down(self.name, sentence)
+        sentence = diagnose(failure, self._endpoint, ask=say)
+        if say:
+            log.warning("exporter %s: %s; trying again", self.name, sentence)
+        if tell:
+            for watcher in self.watchers:
+                watcher.down(self.name, sentence)
 
     def lost(self, signal: str, reason: str, items: int, message: str = "", failure: Failure | None = None) -> None:
         """*items* ended otherwise than with the peer; *failure* is its answer, if that is why."""

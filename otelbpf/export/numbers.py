@@ -56,6 +56,8 @@ class AgentNumbers:
     run_times: Mapping[str, RunTime] = field(default_factory=dict)
     """Probe → cost; empty while bpf_stats is off."""
     maps: Mapping[str, MapFill] = field(default_factory=dict)
+    overflows: Mapping[str, int] = field(default_factory=dict)
+    """Map → events that shared an entry."""
     caches: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
     """Cache → look-ups that hit, that missed, entries that went for want of room, entries there are."""
     series: Mapping[str, int] = field(default_factory=dict)

@@ -87,13 +87,27 @@ class GrpcTransport:
         if self._rotation.happened():
             self._rotate()
         metadata = tuple((key.lower(), value) for key, value in self._headers.current().items())
+        channel = self._channel
         try:
             body = self._calls[request.signal](request.body, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
-            return failure_of(error)
+            failure = failure_of(error)
+            if failure.code == "DEADLINE_EXCEEDED":
+                self._leave(channel)
+            return failure
         except ValueError as error:  # the channel was closed under the call
             return Failure("CANCELLED", str(error), retryable=True)
         return partial_success(body, request.items) if body else Accepted()
+
+    def _leave(self, channel: grpc.Channel | None) -> None:
+        """Connects anew in the place of *channel*, which has not answered.
+
+        Its way may lead nowhere (a peer that lost its power, a forgotten NAT entry): gRPC would stay there until TCP
+        gives up, a quarter of an hour later, and servers do not allow pings that would tell sooner.
+        """
+        with self._lock:
+            if channel is self._channel and not self._closed:
+                self._connect()
 
     def _rotate(self) -> None:
         """Connects anew with the certificates as they are now, if they are whole."""

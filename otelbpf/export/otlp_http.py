@@ -185,6 +185,7 @@ def connection_failure(error: Exception) -> Failure:
     kinds: tuple[tuple[type[Exception], str], ...] = (
         (problem.SSLError, "tls"),
         (problem.NameResolutionError, "name"),
+        (problem.NewConnectionError, "connection"),  # a kind of timeout, to urllib3
         (problem.TimeoutError, "timeout"),
     )
     code = next((name for kind, name in kinds if isinstance(error, kind)), "connection")

@@ -101,7 +101,7 @@ class Queue:
                     return entry
                 if until <= now:
                     return None
-                wait_s = min(until, self._earliest()) - now
+                wait_s = min(until, self._earliest(now)) - now
                 lanes.changed.wait(min(max(wait_s, 0.001), threading.TIMEOUT_MAX))
             return None
 
@@ -134,7 +134,7 @@ class Queue:
         with self._lanes.changed:
             lane = self._lanes[entry.request.signal]
             if lane.landed(entry):
-                following = lane.next()
+                following = lane.next(self._lanes.clock())
                 lane.first.extendleft(one for one in (entry, following) if one is not None)
                 lane.not_before = self._lanes.clock() + after_s
                 self._lanes.changed.notify_all()
@@ -222,10 +222,10 @@ class Queue:
 
     def _next_due(self, now: float) -> Waiting | None:
         for lane in self._lanes.in_turn():
-            if lane.not_before <= now and (entry := lane.next()) is not None:
+            if lane.not_before <= now and (entry := lane.next(now)) is not None:
                 lane.take(entry, now)
                 return entry
         return None
 
-    def _earliest(self) -> float:
-        return min((lane.not_before for lane in self._lanes.all() if lane.has_next), default=NEVER)
+    def _earliest(self, now: float) -> float:
+        return min((lane.due(now) for lane in self._lanes.all()), default=NEVER)

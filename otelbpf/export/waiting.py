@@ -34,6 +34,8 @@ class Waiting:
     """When it was put, by the queue's clock."""
     first_try: float | None = None
     failures: int = 0
+    unread: int = 0
+    """How often its body could not be read from disk."""
     accepted_before: int = 0
     """Items that its signal had accepted when it was first taken."""
     settled: bool = False

@@ -173,7 +173,9 @@ class Index:
         else:
             resource = self._resources.taken(resource_key, message)
             key, replaced, held = self._caps.applied(key, resource, batch, row)
-            found = self._found(key)
+            found = self._redirected.get(key)
+            if found is None and (found := self._found(key)) is not None:
+                self._redirected[key] = found  # the same `_other` is meant by many that come next
             if found is None:
                 slot = self._place(key, resource)
                 self._caps.hold(slot, held)

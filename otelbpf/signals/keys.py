@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from cachetools import FIFOCache
 
 from otelbpf.batch import Categorical, Facts
 from otelbpf.probes.probe import Choice, Known, Number
@@ -18,7 +19,7 @@ from otelbpf.signals import names, wire
 from otelbpf.signals.attributes import Blocks, Codes, occurring
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,6 +32,7 @@ OTHER: Final = "_other"
 VALUES_PER_RESOURCE: Final[Mapping[AttributeName, int]] = {names.DNS_QUESTION_NAME: 200, names.SERVER_ADDRESS: 200}
 """Attributes whose values others choose: so many of them each resource may have, the rest is `_other`."""
 NOTHING: Final = Facts()
+_MOST_OTHERS: Final = 4096
 
 Keys = Any
 """An array of uint64; sums wrap around."""
@@ -99,6 +101,8 @@ class KnownPart:
         self._hasher = hasher
         self._salt = "known {} {} ".format(known.column, " ".join(known.names)).encode()
         self._blocks = {tag: Blocks(tag, known, legacy=False) for tag in (NUMBER_ATTRIBUTE, HISTOGRAM_ATTRIBUTE)}
+        self._uncapped = tuple(name for name in known.names if name != self.capped)
+        self._others: FIFOCache[tuple[object, ...], Facts] = FIFOCache(_MOST_OTHERS)
 
     def keys(self, batch: Batch) -> Keys:
         column = batch.columns.get(self._column)
@@ -125,8 +129,13 @@ class KnownPart:
         return self._blocks[tag].made(facts)  # once a series: not worth its memory in every Facts
 
     def other(self, facts: Facts) -> Facts:
-        """The same thing with `_other` where the capped attribute was."""
-        return Facts({**facts, str(self.capped): OTHER})
+        """What it is to this part with `_other` where the capped attribute was: one for all that differ in it only."""
+        rest = tuple(map(facts.get, self._uncapped))
+        other = self._others.get(rest)
+        if other is None:
+            known = {str(name): value for name, value in zip(self._uncapped, rest, strict=True) if value is not None}
+            other = self._others[rest] = Facts({**known, str(self.capped): OTHER})
+        return other
 
 
 class ResourcePart:
@@ -134,6 +143,8 @@ class ResourcePart:
 
     def __init__(self, hasher: Hasher) -> None:
         self._hasher = hasher
+        self.own: Collection[str] = ()
+        """The attributes that the user gave to every resource."""
 
     def keys(self, batch: Batch) -> Keys:
         column = batch.columns.get("resource")
@@ -148,12 +159,16 @@ class ResourcePart:
         return self.identity(column.values[column.codes[row]] if isinstance(column, Categorical) else NOTHING)
 
     def fallback(self, batch: Batch, row: int) -> tuple[int, bytes]:
-        """What takes the rows of resources that there is no room for: the host, as an unknown service."""
+        """What takes the rows of resources that there is no room for: the host and what the user said of it, as an
+        unknown service."""
         column = batch.columns.get("resource")
         facts = column.values[column.codes[row]] if isinstance(column, Categorical) else NOTHING
-        host = {name: value for name, value in facts.items() if name.startswith(("host.", "telemetry."))}
+        host = {
+            name: value for name, value in facts.items() if name.startswith(("host.", "telemetry.")) or name in self.own
+        }
         instance = host.get(names.HOST_ID, host.get(names.HOST_NAME))
-        return self.identity(Facts({**host, "service.name": "unknown_service", "service.instance.id": instance}))
+        unknown = {str(names.SERVICE_NAME): "unknown_service", str(names.SERVICE_INSTANCE_ID): instance}
+        return self.identity(Facts({**unknown, **host}))
 
     def identity(self, facts: Facts) -> tuple[int, bytes]:
         known: tuple[int, bytes] | None = facts.encoded.get(self)

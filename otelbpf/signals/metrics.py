@@ -128,9 +128,10 @@ class Metrics:
 
     def __init__(self, config: Any, probes: Iterable[Probe], now_ns: Callable[[], int] = time.time_ns) -> None:
         self._now_ns = now_ns
-        self.follow(config)
         self._delta = config.metrics.temporality == "delta"
         made = Maker(config.metrics.max_series)
+        self._resource = made.resource
+        self.follow(config)
         self._resources = made.resources
         declared = {probe.name: probe for probe in probes if probe.metrics}
         self._plans = {(name, False): Plan(name, probe.metrics, made) for name, probe in declared.items()}
@@ -148,6 +149,7 @@ class Metrics:
     def follow(self, config: Any) -> None:
         """Forgets series as *config* says from now on; those there are go on as they are."""
         self._ttl_ns = int(config.metrics.series_ttl * 1e9)
+        self._resource.own = config.resource.attributes
 
     def update(self, batch: Batch) -> None:
         """Takes *batch* in. An empty snapshot counts: it says that nothing is alive."""

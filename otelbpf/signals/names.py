@@ -222,7 +222,9 @@ OTELBPF_PROBE_NAME = AttributeName("otelbpf.probe.name", "str")
 OTELBPF_PROBE_WAY = AttributeName("otelbpf.probe.way", "str")
 OTELBPF_PROBE_STATE = AttributeName("otelbpf.probe.state", "str", "attached, degraded, failed, off")
 OTELBPF_EVENT_OUTCOME = AttributeName(
-    "otelbpf.event.outcome", "str", "processed, filtered, throttled, lost, undecodable"
+    "otelbpf.event.outcome",
+    "str",
+    "of the agent's events: processed, filtered, throttled, lost, undecodable; on a point of a counter: throttled",
 )
 OTELBPF_QUEUE_NAME = AttributeName("otelbpf.queue.name", "str")
 OTELBPF_MAP_NAME = AttributeName("otelbpf.map.name", "str", "dns_lookup.pending, tcp_connection.tracked")
@@ -382,6 +384,12 @@ METRIC_OTELBPF_AGENT_MAP_ENTRIES = MetricName(
 )
 METRIC_OTELBPF_AGENT_MAP_CAPACITY = MetricName(
     "otelbpf.agent.map.capacity", "UpDownCounter", "{entry}", "Entries that fit in it"
+)
+METRIC_OTELBPF_AGENT_MAP_OVERFLOWS = MetricName(
+    "otelbpf.agent.map.overflows",
+    "Counter",
+    "{event}",
+    "Events that shared an entry, for want of one of their own in it",
 )
 METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS = MetricName(
     "otelbpf.agent.enrichment.lookups", "Counter", "{lookup}", "Look-ups in the caches of enrichment"

@@ -55,11 +55,13 @@ def free_ports(count: int) -> list[int]:
 class Collector:
     """A collector that writes to files below *directory*; runs between enter and exit.
 
-    `stop` and `start` let it go away and come back at the same place, with what it has received kept.
+    `stop` and `start` let it go away and come back at the same place, with what it has received kept. *change* alters
+    its configuration. It runs in the network namespace of the thread that starts it.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, change: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.directory = directory
+        self._change = change or (lambda _configuration: None)
         self.ports: dict[str, int] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] = {}
@@ -91,16 +93,15 @@ class Collector:
 
     def start(self) -> None:
         """Starts it and waits until its health check answers."""
-        configuration = self.directory / "collector.json"
-        configuration.write_text(json.dumps(self._configuration()))
+        configuration = self._configuration()
+        self._change(configuration)
+        file = self.directory / "collector.json"
+        file.write_text(json.dumps(configuration))
         log = self.directory / "collector.log"
         with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [binary(), "--config", str(configuration)],
-                stdout=output,
-                stderr=output,
-                env=os.environ | self.environment,
-            )
+            command = [binary(), "--config", str(file)]
+            environment = os.environ | self.environment
+            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
         wait_for(self._healthy, "the collector; see its collector.log")
 
     def stop(self) -> None:
@@ -191,6 +192,13 @@ class Collector:
                 "pipelines": pipelines,
             },
         }
+
+
+def write_at_once(configuration: dict[str, Any]) -> None:
+    """A change by which an answer means that it is written: what rotates is not buffered."""
+    for exporter in configuration["exporters"].values():
+        del exporter["append"], exporter["flush_interval"]
+        exporter["rotation"] = {"max_megabytes": 10_000}
 
 
 def own(thing: Record | Point) -> bool:

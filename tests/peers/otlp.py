@@ -33,14 +33,14 @@ def log_request(count: int, first: int = 0, *, padding: int = 0) -> Request:
     return Request("logs", message.SerializeToString(), count, START_NS + first * 1_000_000)
 
 
-def metric_request(count: int) -> Request:
-    """One counter with *count* points."""
+def metric_request(count: int, first: int = 0) -> Request:
+    """One counter with *count* points, whose values count up from *first*."""
     message = ExportMetricsServiceRequest()
     metric = message.resource_metrics.add().scope_metrics.add().metrics.add()
     metric.name = "otelbpf.tcp.connections"
     metric.sum.aggregation_temporality = 2
     metric.sum.is_monotonic = True
-    for number in range(count):
+    for number in range(first, first + count):
         point = metric.sum.data_points.add()
         point.as_int, point.time_unix_nano, point.start_time_unix_nano = number, START_NS + 1, START_NS
         attribute = point.attributes.add()

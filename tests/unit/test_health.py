@@ -121,7 +121,7 @@ def test_a_line_that_hangs_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None
         hangs.set()
         hanging.wait(10)
 
-    with Conveyor(tick, [Timer(0.01, lambda: None)], arrived, tick_s=0) as conveyor:
+    with Conveyor(tick, [Timer(0.01, lambda: None)], arrived, threading.Event(), tick_s=0) as conveyor:
         arrived.set()
         assert hangs.wait(10)
         while conveyor.alive:

@@ -14,7 +14,7 @@ LAYOUTS = {("events", "tcp_connection"): RECORD, ("snapshot", "tcp_connection"):
 FRAMES = [
     Frame("events", 1_700_000_000_000_000_000, 5, "tcp_connection", b"x" * RECORD.itemsize),
     Frame("collect", 1_700_000_000_100_000_000),
-    Frame("machine", 1_700_000_000_200_000_000, payload=json.dumps({"a": [1]}).encode()),
+    Frame("machine", 1_700_000_000_200_000_000, payload=json.dumps({"a": {"b": [1]}}).encode()),
 ]
 
 
@@ -31,7 +31,7 @@ def test_what_was_written_is_read(path: Path) -> None:
     with Recording(path) as recording:
         assert recording.layouts == LAYOUTS
         assert list(recording.frames()) == FRAMES
-        assert recording.machine() == {"a": [1]}
+        assert recording.machine() == {"a": {"b": [1]}}
 
 
 def test_a_file_cut_anywhere_ends_with_the_last_whole_frame(path: Path) -> None:

@@ -209,6 +209,15 @@ def test_resources_beyond_the_cap_are_summed_up_for_the_host() -> None:
     assert sum("unknown_service" in resource for resource, _, _ in points) == 1
 
 
+def test_the_host_that_takes_them_has_what_the_user_said_of_it() -> None:
+    """The namespace stands for any attribute that the user gave to all resources."""
+    probe = only(Counter(names.METRIC_OTELBPF_PROCESS_EXECS, None, ()))
+    engine = metrics(probe=probe, metrics_max_series=1, resource_attributes={"service.namespace": "shop"})
+    engine.update(sample.batch(50, things=sample.Things(resources=2)))
+    (host,) = (resource for resource, _, _ in collected(engine) if "unknown_service" in resource)
+    assert '"shop"' in host or "'shop'" in host
+
+
 def test_values_beyond_the_cap_of_an_attribute_become_other() -> None:
     question = Known("remote", (names.DNS_QUESTION_NAME,))
     probe = only(Histogram(names.METRIC_DNS_LOOKUP_DURATION, "duration_ns", 1e-9, (question,)))

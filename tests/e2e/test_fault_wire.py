@@ -1,0 +1,84 @@
+"""Connections that break at each moment of a request, for both transports, with records made all the time.
+
+What was answered arrived exactly once and in order; what is there a second time is what was taken and not answered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.polling import wait_for
+from tests.peers.otlp import numbers
+from tests.peers.sending import Plan, Sending
+from tests.peers.wire import Http1Peer, Http2Peer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.peers.wire import WirePeer
+
+TIMES = 5
+BROKEN = (
+    "reset in the request",
+    "half-close in the request",
+    "reset after the request",
+    "half-close after the request",
+    "hang before the headers",
+    "hang after the headers",
+    "cut the answer",
+    "garbage",
+)
+HTTP1 = ("hang within the headers",)
+HTTP2 = ("hang in the request", "reset the stream", "go away")
+"""A stream that is reset has an answer: the request is not well liked, and is halved."""
+PADDING = 5000
+"""Makes a request larger than HTTP/2's first window, so that it cannot arrive at once."""
+
+
+def survives(peer: WirePeer, kind: str, act: str, tmp_path: Path) -> dict[str, int]:
+    """Plays *act* to every third request for a while; gives how many records came a second time, by code."""
+    settings = {"endpoint": peer.endpoint, "timeout": 0.4, "signals": ["logs"]}
+    with Sending(tmp_path, Plan(kind, settings, 50, 20, PADDING)) as sending:
+        for _ in range(TIMES):
+            before = len(peer.played)
+            peer.acts.extend(["answer", "answer", act])
+            wait_for(lambda before=before: len(peer.played) >= before + 3, f"the act {act!r}")
+        done = sending.finish(30)
+    ledger = done.ledger["logs"]
+    assert (ledger.accepted, ledger.rejected, ledger.dropped) == (done.made, 0, {}), (ledger, sending.said)
+    assert numbers(peer.bodies(answered=True)) == list(range(done.made))
+    unanswered = numbers(peer.bodies(answered=False))
+    assert set(unanswered) <= set(range(done.made))
+    assert peer.played.count(act) == TIMES
+    assert done.largest_bytes["logs"] < 32 * 2**20
+    return {"made": done.made, "twice": len(unanswered)} | done.codes
+
+
+@pytest.mark.parametrize("act", [*BROKEN, *HTTP1])
+def test_http(act, tmp_path):
+    with Http1Peer() as peer:
+        print(f"{act}:", survives(peer, "otlp_http", act, tmp_path))
+
+
+@pytest.mark.parametrize("act", [*BROKEN, *HTTP2])
+def test_grpc(act, tmp_path):
+    with Http2Peer() as peer:
+        print(f"{act}:", survives(peer, "otlp_grpc", act, tmp_path))
+
+
+def test_http_keep_alive_ended_between_requests(tmp_path):
+    """The usual way for servers: nothing fails, nothing comes twice, and no attempt is wasted."""
+    with Http1Peer() as peer:
+        found = survives(peer, "otlp_http", "close after the answer", tmp_path)
+    assert found["twice"] == 0
+    print("close after the answer:", found)
+
+
+def test_grpc_goes_away_between_requests(tmp_path):
+    with Http2Peer() as peer:
+        found = survives(peer, "otlp_grpc", "go away after the answer", tmp_path)
+    assert found["twice"] == 0
+    assert peer.connections > TIMES
+    print("go away after the answer:", found)

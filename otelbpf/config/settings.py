@@ -335,6 +335,10 @@ class Health(Settings, frozen=True, kw_only=True):
         str,
         says("Where /healthz (its threads run) and /readyz (probes are attached) are answered; empty: nowhere."),
     ] = "127.0.0.1:13134"
+    stuck_after: Annotated[
+        Duration,
+        says("A stage at the same piece of work for so long is stuck: said, told, and /healthz fails.", ge=1, le=3600),
+    ] = 60.0
 
 
 class Config(Settings, frozen=True, kw_only=True):

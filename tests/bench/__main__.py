@@ -31,6 +31,7 @@ BENCHES = {
     "start": "start:figures",
     "idle": "start:idle_figures",
     "memory": "tcp_cost:memory_figures",
+    "kubernetes": "bench_kubernetes:figures",
     "rivals": "rivals:figures",
 }
 

@@ -11,7 +11,7 @@ from otelbpf.errors import Unsupported
 from otelbpf.ledger import EventLedger
 from otelbpf.node import Node
 
-COUNTS = {"seen": 10, "filtered": 1, "throttled": 0, "ring_full": 2, "pending_full": 0, "pending": 1}
+COUNTS = {"seen": 10, "filtered": 1, "throttled": 0, "ring_full": 2, "pending_full": 0, "unread": 0, "pending": 1}
 
 
 class Drain:
@@ -36,7 +36,11 @@ def ledger(*waiting: int) -> EventLedger:
 @pytest.mark.parametrize("waiting", [(3,), (0, 3), (4, 2, 3)], ids=["quiet", "on its way", "busy"])
 def test_what_moved_while_it_was_read_is_read_again(waiting):
     assert ledger(*waiting) == EventLedger(
-        seen=10, processed=3, filtered=1, pending=4, lost={"ring_full": 2, "pending_full": 0, "queue_full": 0}
+        seen=10,
+        processed=3,
+        filtered=1,
+        pending=4,
+        lost={"ring_full": 2, "pending_full": 0, "unread": 0, "queue_full": 0},
     )
 
 

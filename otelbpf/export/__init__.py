@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from otelbpf.export.queue import QueueSize
     from otelbpf.export.request import Request
     from otelbpf.export.transport import Transport
+    from otelbpf.pulse import Pulse
 
 
 __all__ = ["Exporter", "Exporters", "Parts", "exporters", "parts", "probe", "sender"]
@@ -69,6 +70,7 @@ class Exporter(Protocol):
     def ledger(self) -> dict[str, SignalLedger]: ...
     def sizes(self) -> dict[str, QueueSize]: ...
     def spool_size(self) -> SpoolSize | None: ...
+    def pulses(self) -> list[Pulse]: ...
 
 
 class Exporters:
@@ -176,6 +178,10 @@ class Exporters:
     def sizes(self) -> dict[tuple[str, str], QueueSize]:
         """(exporter, signal) → how full its queue is."""
         return {(member.name, signal): size for member in self._all() for signal, size in member.sizes().items()}
+
+    def pulses(self) -> list[Pulse]:
+        """Those of all threads that export."""
+        return [pulse for member in self.members for pulse in member.pulses()]
 
     def spools(self) -> dict[str, SpoolSize]:
         """Exporter → how full its spool is, for those that have one."""

@@ -159,8 +159,6 @@ static __always_inline void remember_question(struct __sk_buff *skb, const struc
 	__builtin_memcpy(entry->local_address, message->local_address, 16);
 	entry->local_port = message->local_port;
 	entry->family = message->family;
-	entry->asked.hidden = filtered(&entry->asked.head, message->key.remote_address, message->local_port,
-				       message->key.remote_port);
 	entry->question_bytes = bytes;
 	OPAQUE(bytes);
 	if (bytes > 0 && bytes <= QUESTION_BYTES)
@@ -176,6 +174,15 @@ static __noinline int asked(struct __sk_buff *skb, struct message *message)
 	struct event_head asker = {};
 
 	head_of_asker(skb, message, &asker);
+	bool hidden = filtered_owner(&asker); /* of a server: unless another process answers */
+
+	/* Takes no room from those that are wanted, and is not lost where there is none. */
+	if ((hidden && message->key.role == CLIENT) ||
+	    filtered_ends(message->key.remote_address, message->local_port, message->key.remote_port)) {
+		COUNT(seen);
+		COUNT(filtered);
+		return 0;
+	}
 	__u32 share = share_of(asker.cgroup_id) % SHARES;
 	bool room = shares[share] < pending_share;
 	bool begins = room && bpf_map_update_elem(&pending, &message->key, &nothing, BPF_NOEXIST) == 0;
@@ -193,6 +200,7 @@ static __noinline int asked(struct __sk_buff *skb, struct message *message)
 	}
 	__sync_fetch_and_add(&shares[share], 1);
 	COUNT(pending);
+	entry->asked.hidden = hidden;
 	remember_question(skb, message, &asker, entry, share, now);
 	return 0;
 }

@@ -15,21 +15,23 @@ from otelbpf.ledger import EventLedger
 from otelbpf.line import Rows, event_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from otelbpf.config import Config
     from otelbpf.enrich.kubernetes.watcher import Watcher
     from otelbpf.export import Exporters
     from otelbpf.export.numbers import ProbeStatus
-    from otelbpf.guards.guard import GuardState
+    from otelbpf.guards.guard import Guards
     from otelbpf.kernel.attach import AttachedProbe
-    from otelbpf.kernel.drain import Drain
+    from otelbpf.kernel.drain import Drain, Slice
     from otelbpf.line import Line, Source
     from otelbpf.signals.sampling import DetailLedger
     from otelbpf.tape import Tape
 
 log = logging.getLogger("otelbpf.node")
 
+EVENTS_RING = "events"
+"""The ring of each probe, as the kernel half calls it."""
 PENDING = "pending"
 """The map of those who wait for an answer, and the kernel's count of them."""
 RINGS_WITHIN_S = 0.1
@@ -57,8 +59,8 @@ class Node:
         self._drain = drain
         self._line = line
         self._tape = tape
-        self.guards: Callable[[], Sequence[GuardState]] = list
-        """How the agent's own limits stand."""
+        self.guards: Guards | None = None
+        """Who keeps the agent within its limits, if anybody does."""
 
     def adopt(self) -> None:
         """Takes up what exists already, and counts from here on."""
@@ -67,17 +69,19 @@ class Node:
         self.snapshot()
 
     def tick(self) -> None:
-        """Carries everything that the drain has taken from the rings."""
-        if arrived := self._taken():
-            self._carry(arrived)
+        """Carries everything that the drain has taken from the rings so far."""
+        now = self._drain.ticks
+        while taken := self._drain.take(now):
+            self._carry(self._rows(taken))
 
     def snapshot(self) -> None:
         """One pass over what is alive, for the probes that have such a thing, together with what the rings held then:
         the answers and processes that name it. And the sums of what was not told one by one."""
-        now_alive = list(self._alive())
-        totals = list(self._totals())
+        found = [*self._alive(), *self._totals()]
         self._drain.catch_up(RINGS_WITHIN_S)
-        self._carry([*self._taken(), *now_alive, *totals])
+        self.tick()
+        if found:
+            self._carry(found)
 
     def limit(self, config: Config) -> None:
         """From now on the throttles of the probes are as *config* has them."""
@@ -111,7 +115,8 @@ class Node:
         for probe in self._probes:
             probe.detach()
         self._drain.stop()
-        self._carry([*self._taken(), *self._totals()])
+        self.tick()
+        self._carry(list(self._totals()))
         self._line.release(everything=True)
         self.collect()
         self._line.release(everything=True)
@@ -144,22 +149,25 @@ class Node:
             statuses=statuses,
             run_times={probe.probe.name: cost for probe in self._probes if (cost := _run_time(probe)).runs},
             maps=dict(self._maps()),
+            overflows=dict(self._overflows()),
             caches=self._line.enrichment.counters(),
             series=self._line.metrics.series(),
+            series_overflows=self._line.metrics.overflows(),
             watches=list(self._watcher.states()) if self._watcher is not None else (),
             held=dict(self._line.hold.rows) if self.holds else {},
             details=self.detail(),
-            guards=self.guards(),
+            guards=self.guards.states() if self.guards else (),
+            stages=self.guards.watchdog.states() if self.guards else (),
             nat=self._watcher.conntrack.fill if self._watcher is not None else None,
         )
 
-    def _taken(self) -> list[Rows]:
-        taken: dict[int, list[bytes]] = {}
-        for index, records in self._drain.take():
-            taken.setdefault(index, []).append(records)
+    def _rows(self, taken: Slice) -> list[Rows]:
+        of_source: dict[int, list[bytes]] = {}
+        for index, records in taken:
+            of_source.setdefault(index, []).append(records)
         return [
             Rows(self._line.sources[index], np.frombuffer(b"".join(parts), self._probes[index].record))
-            for index, parts in taken.items()
+            for index, parts in of_source.items()
         ]
 
     def _totals(self) -> Iterator[Rows]:
@@ -191,10 +199,21 @@ class Node:
 
     def _maps(self) -> Iterator[tuple[str, MapFill]]:
         for source, probe in zip(self._line.sources, self._probes, strict=True):
+            ring = probe.source.ring
+            yield f"{probe.probe.name}.{EVENTS_RING}", MapFill(ring.pending, ring.capacity)
             if fill := _pending_map(probe):
                 yield f"{probe.probe.name}.{PENDING}", fill
             for name, (entries, capacity) in probe.probe.tables(source.prepare).items():
                 yield f"{probe.probe.name}.{name}", MapFill(entries, capacity)
+            if probe.throttle is not None:
+                yield f"{probe.probe.name}.throttle_buckets", MapFill(probe.throttle.entries, probe.throttle.capacity)
+
+    def _overflows(self) -> Iterator[tuple[str, int]]:
+        for probe in self._probes:
+            if probe.throttle is not None:
+                shared = probe.throttle.shared
+                yield f"{probe.probe.name}.throttle_buckets", shared.buckets
+                yield f"{probe.probe.name}.throttle_totals", shared.totals
 
     def _read_ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:
         counts = probe.counts
@@ -206,6 +225,7 @@ class Node:
             lost={
                 "ring_full": int(counts["ring_full"]),
                 "pending_full": int(counts["pending_full"]),
+                "unread": int(counts["unread"]),
                 "queue_full": self._drain.shed[index],
             },
         )

@@ -64,7 +64,7 @@ class TcpConnection(Settings, frozen=True, kw_only=True):
     ring_size: Annotated[
         RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
     ] = 2 * MIB
-    throttle: Throttling = Throttle(rate=100_000, burst=4000)
+    throttle: Throttling = Throttle(rate=80_000, burst=8000)
     max_tracked: Annotated[
         int,
         says(
@@ -78,7 +78,7 @@ class DnsLookup(Settings, frozen=True, kw_only=True):
     ring_size: Annotated[
         RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
     ] = 4 * MIB
-    throttle: Throttling = Throttle(rate=150_000, burst=3000)
+    throttle: Throttling = Throttle(rate=120_000, burst=12_000)
     ports: Annotated[
         tuple[Port, ...], says("Ports on which DNS is spoken, over UDP and TCP.", min_length=1, max_length=16)
     ] = (53,)
@@ -206,7 +206,14 @@ class Kubernetes(Settings, frozen=True, kw_only=True):
     max_peer_pods: Annotated[int, says("auto: with more pods in the cluster than that, endpoints.", ge=0, le=10**6)] = (
         5000
     )
-    hold: Annotated[Duration, says("How long a row waits for its pod to be known; 0: not at all.", ge=0, le=60)] = 2.0
+    hold: Annotated[
+        Duration,
+        says(
+            "How long a row waits for its pod to be known, and the start for the first lists; 0: not at all.",
+            ge=0,
+            le=60,
+        ),
+    ] = 2.0
     labels: Annotated[tuple[str, ...], says("Labels of pods to carry, by name with * and ?.")] = ()
     annotations: Annotated[tuple[str, ...], says("Annotations of pods to carry, by name with * and ?.")] = ()
 
@@ -328,6 +335,10 @@ class Health(Settings, frozen=True, kw_only=True):
         str,
         says("Where /healthz (its threads run) and /readyz (probes are attached) are answered; empty: nowhere."),
     ] = "127.0.0.1:13134"
+    stuck_after: Annotated[
+        Duration,
+        says("A stage at the same piece of work for so long is stuck: said, told, and /healthz fails.", ge=1, le=3600),
+    ] = 60.0
 
 
 class Config(Settings, frozen=True, kw_only=True):

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from otelbpf.guards import cpu, memory
 from otelbpf.guards.ladder import Ladder
 from otelbpf.guards.shedding import CPU_LIMIT, CPU_STEPS, MEMORY_LIMIT, Shedding, memory_steps
+from otelbpf.guards.watchdog import Watchdog
+from otelbpf.pulse import Pulse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from otelbpf.config import Config
     from otelbpf.export import Exporters
     from otelbpf.guards.shedding import Step
+    from otelbpf.guards.watchdog import StageChange
     from otelbpf.signals.sampling import Sampling
 
 TURN_S, HASTY_TURN_S = 0.25, 0.05
@@ -95,13 +98,17 @@ class Guard:
 
 
 class Guards:
-    """Turns guards, in a thread of its own, while entered."""
+    """Turns guards and lets the watchdog look, in a thread of its own, while entered."""
 
-    def __init__(self, guards: Sequence[Guard]) -> None:
+    def __init__(self, guards: Sequence[Guard], pulses: Callable[[], Iterable[Pulse]], stuck_after_s: float) -> None:
+        """*pulses* are those of the stages that the watchdog looks after; its own is added, for who asks it."""
         self._guards = guards
+        self._pulse = Pulse("guards")
+        self.watchdog = Watchdog(lambda: (self._pulse, *pulses()), stuck_after_s)
         self.sentences: deque[str] = deque(maxlen=SENTENCES)
         """What a person should know, oldest first."""
         self.on_change: Callable[[Change], None] | None = None
+        self.on_stage: Callable[[StageChange], None] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="guards", daemon=True)
 
@@ -125,11 +132,20 @@ class Guards:
     def _run(self) -> None:
         turn_s = TURN_S
         while not self._stopping.wait(turn_s):
+            self._pulse.beat()
             for guard in self._guards:
                 change = guard.turn(time.monotonic())
                 if change is not None:
                     self._tell(change)
+            for one in self.watchdog.look():
+                self._tell_stage(one)
             turn_s = HASTY_TURN_S if any(guard.is_hasty for guard in self._guards) else TURN_S
+        self._pulse.end()
+
+    def _tell_stage(self, change: StageChange) -> None:
+        self.sentences.append(change.sentence)
+        if self.on_stage is not None:
+            self.on_stage(change)
 
     def _tell(self, change: Change) -> None:
         self.sentences.append(change.sentence)
@@ -137,9 +153,17 @@ class Guards:
             self.on_change(change)
 
 
-def guards(config: Config, bounds: Sequence[memory.Bound], outputs: Exporters, sampling: Sampling) -> Guards:
-    """The guards that *config* asks for, not yet turning; *bounds* are those of memory."""
-    shedding = Shedding(outputs, sampling)
+def guards(
+    config: Config,
+    bounds: Sequence[memory.Bound],
+    outputs: Exporters,
+    sampling: Sampling,
+    pace: Callable[[float], None],
+    pulses: Callable[[], Iterable[Pulse]],
+) -> Guards:
+    """The guards that *config* asks for, not yet turning; *bounds* are those of memory, *pace* sets the time
+    between two ticks of the line, *pulses* are those of the stages."""
+    shedding = Shedding(outputs, sampling, pace)
     made = []
     if bounds:
         steps = memory_steps(config.metrics.temporality)
@@ -149,4 +173,4 @@ def guards(config: Config, bounds: Sequence[memory.Bound], outputs: Exporters, s
     if cores is not None:
         ladder = Ladder(len(CPU_STEPS) - 1, CPU_OVER, CPU_UNDER, cpu.WINDOW_S, QUIET_S)
         made.append(Guard(CPU_LIMIT, ladder, CPU_STEPS, cpu.CpuPressure(cores), shedding.cpu))
-    return Guards(made)
+    return Guards(made, pulses, config.health.stuck_after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import threading
@@ -10,8 +11,10 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from otelbpf.pulse import Pulse
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from otelbpf.kernel.ring import Ring
@@ -21,9 +24,18 @@ _POLL_MS = 1000
 _COALESCE_S = 0.010
 """A wake-up costs the traced application 5 µs, so there is at most one a tick; also the wait for a busy head."""
 _LOOK_S = 0.002
+_SLICE_BYTES = 1 << 20
+"""What is taken together; a stage needs several times as much for what it finds out about it."""
 _NICENESS = -10
 """A ring holds less than a tenth of a second of the most that a node may see, and on a node whose cores are all busy a
 thread may wait longer than that for its turn. This one needs 2 % of a core."""
+
+
+PLENTY_BYTES = 512 << 10
+"""So much that it is not worth to wait for more: thousands of events."""
+
+Slice = list[tuple[int, bytes]]
+"""(index of the source, records with their headers), in the order of each source."""
 
 
 class Source(NamedTuple):
@@ -47,15 +59,21 @@ class Drain:
         """Events thrown away here, by source."""
         self.arrived = threading.Event()
         """Set, at most once a tick, when there is something to take; cleared by `take`."""
+        self.plenty = threading.Event()
+        """Set when so much waits that it should be taken now; cleared by `take`."""
         self.most_waiting_bytes = 0
         """The most that has waited so far of one source."""
         self._capacity_bytes = capacity_bytes
-        self._waiting: list[deque[bytes]] = [deque() for _source in self.sources]
+        self._waiting: list[deque[tuple[int, bytes]]] = [deque() for _source in self.sources]
+        """Of each source: (number of the tick, records)."""
+        self.ticks = 0
+        """How often the rings have been read: what has a lower number is whole."""
         self._waiting_bytes = [0] * len(self.sources)
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
         self._read_up_to = [0] * len(self.sources)
         """Where the producer of each ring was at the last tick that is over."""
+        self.pulse = Pulse("drain")
         self._thread = threading.Thread(target=self._run, name="drain", daemon=True)
 
     def __enter__(self) -> Self:
@@ -73,38 +91,45 @@ class Drain:
         self.stop()
         os.close(self._stop_fd)
 
-    @property
-    def alive(self) -> bool:
-        """Whether the rings are being read."""
-        return self._thread.is_alive()
-
     def stop(self) -> None:
         """Reads all that the rings hold now, once, and ends; what it read can still be taken. May be called twice."""
         os.eventfd_write(self._stop_fd, 1)
         self._thread.join()
 
-    def take(self) -> list[tuple[int, bytes]]:
-        """What has been read since the last call: (index of the source, records with their headers), in the order of
-        each source.
+    def take(self, before_tick: float = math.inf) -> Slice:
+        """The oldest of what was read before *before_tick*: whole ticks of all sources, as many as make a slice. To be
+        called until nothing is left.
 
         Raises what ended the thread, if it did not end by `stop`.
         """
         self.arrived.clear()
+        self.plenty.clear()
+        taken: Slice = []
         with self._lock:
-            taken = [(index, records) for index, waiting in enumerate(self._waiting) for records in waiting]
-            self._waiting = [deque() for _source in self.sources]
-            self._waiting_bytes = [0] * len(self.sources)
+            while (tick := self._oldest_tick()) < before_tick and sum(len(part) for _, part in taken) < _SLICE_BYTES:
+                taken += self._of_tick(tick)
         if self._failure is not None:
             if not taken:
                 raise self._failure
             self.arrived.set()  # so that the consumer comes once more, and hears of it
         return taken
 
+    def _oldest_tick(self) -> float:
+        return min((waiting[0][0] for waiting in self._waiting if waiting), default=math.inf)
+
+    def _of_tick(self, tick: float) -> Iterator[tuple[int, bytes]]:
+        """Not torn apart: what one ring taught about what is in another came in the same tick."""
+        for index, waiting in enumerate(self._waiting):
+            while waiting and waiting[0][0] == tick:
+                _tick, records = waiting.popleft()
+                self._waiting_bytes[index] -= len(records)
+                yield index, records
+
     def catch_up(self, within_s: float) -> None:
         """Returns when what the rings hold now can be taken, or after *within_s*."""
         now = [source.ring.producer for source in self.sources]
         until = time.monotonic() + within_s
-        while self.alive and time.monotonic() < until:
+        while self._thread.is_alive() and time.monotonic() < until:
             if all(read >= written for read, written in zip(self._read_up_to, now, strict=True)):
                 break
             time.sleep(_LOOK_S)
@@ -118,13 +143,16 @@ class Drain:
         _be_first_in_line()
         try:
             while not self._stop_asked():
+                self.pulse.beat()
                 time.sleep(_COALESCE_S)
                 self._tick()
             self._tick()
+            self.pulse.end()
         except BaseException as failure:  # noqa: BLE001 - whatever it is, the consumer is told: `take` raises it
             self._failure = failure
         finally:
             self.arrived.set()
+            self.plenty.set()
 
     def _stop_asked(self) -> bool:
         return any(fd == self._stop_fd for fd, _event in self._poller.poll(_POLL_MS))
@@ -139,16 +167,19 @@ class Drain:
                 if records:
                     self._keep(index, records)
                     something = True
+        self.ticks += 1
         self._read_up_to = limits
         if something:
             self.arrived.set()
+        if sum(self._waiting_bytes) >= PLENTY_BYTES:
+            self.plenty.set()
 
     def _keep(self, index: int, records: bytes) -> None:
         with self._lock:
-            self._waiting[index].append(records)
+            self._waiting[index].append((self.ticks, records))
             self._waiting_bytes[index] += len(records)
             while self._waiting_bytes[index] > self._capacity_bytes:
-                lost = self._waiting[index].popleft()
+                _tick, lost = self._waiting[index].popleft()
                 self._waiting_bytes[index] -= len(lost)
                 self.shed[index] += len(lost) // self.sources[index].ring.stride
             self.most_waiting_bytes = max(self.most_waiting_bytes, self._waiting_bytes[index])

@@ -15,7 +15,7 @@ is not that (it writes a zero, or byte by byte, first), and the kernel then beli
 from __future__ import annotations
 
 from array import array
-from mmap import MAP_SHARED, PAGESIZE, PROT_READ, PROT_WRITE, mmap
+from mmap import MAP_POPULATE, MAP_SHARED, PAGESIZE, PROT_READ, PROT_WRITE, mmap
 from typing import TYPE_CHECKING, Self
 
 from otelbpf.errors import OtelbpfError
@@ -34,7 +34,7 @@ class Ring:
     Stdlib only, and never lets go of the GIL, so that a busy thread elsewhere costs a tick one hand-over at most.
     """
 
-    def __init__(self, fd: int, ring_bytes: int, record_bytes: int, max_batch: int = 8192) -> None:
+    def __init__(self, fd: int, ring_bytes: int, record_bytes: int, max_batch_bytes: int = 256 << 10) -> None:
         """*fd* is the map's, *ring_bytes* its max_entries, *record_bytes* the size of the C struct."""
         self.fd = fd
         self.stride = HEADER_BYTES + (record_bytes + 7 & ~7)
@@ -45,12 +45,15 @@ class Ring:
         self._open = False
         self._ring_bytes = ring_bytes
         self._record_bytes = record_bytes
-        self._max_batch = min(max_batch, max(1, ring_bytes // self.stride))
+        # A copy that stays in the cache of a core, and below what the allocator would map anew each time.
+        self._max_batch = max(1, min(max_batch_bytes, ring_bytes) // self.stride)
         self._clean_headers = array("I", [record_bytes]) * self._max_batch
 
     def __enter__(self) -> Self:
         self._consumer_page = mmap(self.fd, PAGESIZE, MAP_SHARED, PROT_READ | PROT_WRITE)
-        self._producer_pages = mmap(self.fd, PAGESIZE + 2 * self._ring_bytes, MAP_SHARED, PROT_READ, offset=PAGESIZE)
+        self._producer_pages = mmap(
+            self.fd, PAGESIZE + 2 * self._ring_bytes, MAP_SHARED | MAP_POPULATE, PROT_READ, offset=PAGESIZE
+        )
         self._open_views()
         self._open = True
         return self
@@ -72,6 +75,11 @@ class Ring:
             view.release()
         self._consumer_page.close()
         self._producer_pages.close()
+
+    @property
+    def capacity(self) -> int:
+        """Records that it holds when it is full."""
+        return self._ring_bytes // self.stride
 
     @property
     def producer(self) -> int:

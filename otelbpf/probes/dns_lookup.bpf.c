@@ -12,6 +12,8 @@
 #include "event.bpf.h"
 #include "filter.bpf.h"
 #include "dns_packet.bpf.h"
+#include "dns_pending.bpf.h"
+#include "dns_stream.bpf.h"
 
 /* What the counter needs of lookups that are not told one by one. */
 struct throttled_sums {
@@ -21,18 +23,17 @@ struct throttled_sums {
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define MESSAGE_BYTES 512
-#define PIPELINED 8 /* messages looked for in one TCP segment */
-#define SHARES 4096
-
 #define FLAG_RECURSION_DESIRED 0x0100
 #define FLAGS_CODE 0x000f
+#define DATAGRAMS 128 /* as many as the kernel takes in one call */
+
+#define TCP_FLAGS_END 14 /* of a header */
+#define TCP_SYN 2
+#define TCP_ACK 16
 
 enum kind { ANSWERED = 1, TIMED_OUT = 2 };
 
 const volatile __u64 timeout_ns = 5000000000;
-/* Questions without an answer that one cgroup may have in the table: a flood must not blind its neighbours. */
-const volatile __u32 pending_share = 4096;
 
 struct dns_lookup {
 	struct event_head head; /* client: who asks; server: who answers */
@@ -57,35 +58,6 @@ struct dns_lookup {
 };
 EVENT(dns_lookup);
 
-/* What an answer needs of its question. */
-struct asked {
-	struct event_head head;
-	__u64 first_ns; /* 0 while the entry is being filled in */
-	__u32 share;
-	__u16 question_type;
-	__u16 question_class;
-	__u32 retries;
-	bool hidden; /* by a filter */
-};
-
-struct pending {
-	struct asked asked;
-	__u64 last_ns;
-	__u8 local_address[16];
-	__u16 local_port;
-	__u16 question_bytes;
-	__u8 family;
-	__u8 question[QUESTION_BYTES];
-};
-
-/* Not an LRU: that would lose a question in silence. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
-	__type(key, struct pending_key);
-	__type(value, struct pending);
-} pending SEC(".maps");
-
 /* Who connected to a resolver, who answered last on a server's socket: known before the packet that needs it, whose
  * own context is a softirq. */
 struct {
@@ -95,12 +67,6 @@ struct {
 	__type(value, struct event_head);
 } owners SEC(".maps");
 
-/* Questions in the table by cgroup. Slots of a hash, never freed: cgroups come and go; two that meet share a share. */
-__u32 shares[SHARES];
-
-/* An entry is too large for the stack: this one is inserted, then filled in place. */
-const struct pending nothing = {};
-
 static __always_inline struct event_head *owner_of(struct __sk_buff *skb, __u64 flags)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -109,17 +75,6 @@ static __always_inline struct event_head *owner_of(struct __sk_buff *skb, __u64 
 		return NULL;
 	sk = bpf_sk_fullsock(sk);
 	return sk ? bpf_sk_storage_get(&owners, sk, NULL, flags) : NULL;
-}
-
-static __always_inline __u32 share_of(__u64 cgroup_id)
-{
-	return (cgroup_id * 0x9e3779b97f4a7c15ULL) >> 52;
-}
-
-static __always_inline void leave_table(__u32 share)
-{
-	__sync_fetch_and_add(&shares[share % SHARES], -1);
-	__sync_fetch_and_add(&event_counts.pending, -1);
 }
 
 /* Verified once for all its callers: the verifier searches the kernel's types for each pointer that is followed there,
@@ -135,8 +90,8 @@ __noinline int who_runs(struct event_head *head)
  * For a server the one that answered last on this socket, until the answer says it. */
 static __always_inline void head_of_asker(struct __sk_buff *skb, const struct message *message, struct event_head *head)
 {
-	bool is_client = message->key.role == CLIENT;
-	struct event_head *owner = is_client && message->key.transport == IPPROTO_UDP ? NULL : owner_of(skb, 0);
+	bool is_client = message->role == CLIENT;
+	struct event_head *owner = is_client && message->transport == IPPROTO_UDP ? NULL : owner_of(skb, 0);
 
 	if (owner)
 		*head = *owner;
@@ -147,81 +102,121 @@ static __always_inline void head_of_asker(struct __sk_buff *skb, const struct me
 }
 
 static __always_inline void remember_question(struct __sk_buff *skb, const struct message *message,
-					      const struct event_head *asker, struct pending *entry, __u32 share,
-					      __u64 now)
+					      struct pending *entry, __u32 share)
 {
 	__u64 bytes = message->question_bytes;
 
-	entry->asked.head = *asker;
 	entry->asked.share = share;
 	entry->asked.question_type = message->question_type;
 	entry->asked.question_class = message->question_class;
+	entry->question_hash = message->question;
 	__builtin_memcpy(entry->local_address, message->local_address, 16);
+	__builtin_memcpy(entry->remote_address, message->remote_address, 16);
 	entry->local_port = message->local_port;
+	entry->remote_port = message->remote_port;
+	entry->sequence = message->sequence;
 	entry->family = message->family;
-	entry->question_bytes = bytes;
+	entry->connected = message->connected;
+	entry->asked.question_bytes = bytes;
 	OPAQUE(bytes);
 	if (bytes > 0 && bytes <= QUESTION_BYTES)
-		bpf_skb_load_bytes(skb, message->offset + HEADER_BYTES, entry->question, bytes);
-	entry->last_ns = now;
-	entry->asked.first_ns = now;
+		read_bytes(skb, message, HEADER_BYTES, entry->question, bytes);
+	entry->last_ns = entry->asked.first_ns = bpf_ktime_get_boot_ns();
+}
+
+static __always_inline int ask_again(const struct message *message, const struct pending_key *key)
+{
+	struct pending *entry = bpf_map_lookup_elem(&pending, key);
+
+	/* The same bytes of a stream are no question of their own. */
+	if (!entry || (message->sequence && entry->sequence == message->sequence))
+		return 0;
+	entry->last_ns = bpf_ktime_get_boot_ns();
+	__sync_fetch_and_add(&entry->asked.retries, 1);
+	return 0;
 }
 
 /* A query: the first begins a lookup, the same again is a retry. */
 static __noinline int asked(struct __sk_buff *skb, struct message *message)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
-	struct event_head asker = {};
-
-	head_of_asker(skb, message, &asker);
-	bool hidden = filtered_owner(&asker); /* of a server: unless another process answers */
-
-	/* Takes no room from those that are wanted, and is not lost where there is none. */
-	if ((hidden && message->key.role == CLIENT) ||
-	    filtered_ends(message->key.remote_address, message->local_port, message->key.remote_port)) {
+	/* What is not wanted takes no room from the others, and is not lost where there is none. */
+	if (filtered_ends(message->remote_address, message->local_port, message->remote_port)) {
 		COUNT(seen);
 		COUNT(filtered);
 		return 0;
 	}
-	__u32 share = share_of(asker.cgroup_id) % SHARES;
-	bool room = shares[share] < pending_share;
-	bool begins = room && bpf_map_update_elem(&pending, &message->key, &nothing, BPF_NOEXIST) == 0;
-	struct pending *entry = bpf_map_lookup_elem(&pending, &message->key);
+	struct pending_key key = key_of(message);
+	bool begins = !alike && bpf_map_update_elem(&pending, &key, &nothing, BPF_NOEXIST) == 0;
 
-	if (entry && !begins) {
-		entry->last_ns = now;
-		__sync_fetch_and_add(&entry->asked.retries, 1);
+	if (!begins && find_again(message, &key) == 0)
+		return ask_again(message, &key);
+	begins = begins || make_entry(&key) == 0;
+	COUNT(seen);
+	struct pending *entry = begins ? bpf_map_lookup_elem(&pending, &key) : NULL;
+
+	if (!entry) {
+		COUNT(pending_full);
 		return 0;
 	}
-	COUNT(seen);
-	if (!entry) { /* also when another CPU took it out just now, with its count */
+	head_of_asker(skb, message, &entry->asked.head);
+	entry->asked.hidden = filtered_owner(&entry->asked.head);
+	if (entry->asked.hidden && message->role == CLIENT) { /* another process may answer for a server */
+		drop_entry(&key);
+		COUNT(filtered);
+		return 0;
+	}
+	__u32 share = slot_of(entry->asked.head.cgroup_id) % SHARES;
+
+	if (shares[share] >= pending_share) {
+		drop_entry(&key);
 		COUNT(pending_full);
 		return 0;
 	}
 	__sync_fetch_and_add(&shares[share], 1);
 	COUNT(pending);
-	entry->asked.hidden = hidden;
-	remember_question(skb, message, &asker, entry, share, now);
+	remember_question(skb, message, entry, share);
 	return 0;
 }
 
-/* For a lookup beyond the rate of its cgroup. `code` is that of the answer + 1; of a timeout 0. */
-static __always_inline void add_up(struct bucket *over, const struct asked *asked, const struct pending_key *about,
-				   __u8 kind, __u16 code)
+/* Takes a lookup out of the table and tells it. The one that takes it out does so: of two answers, or of an answer and
+ * the sweep. Beyond the rate of its cgroup it is added up; `code` is that of the answer + 1, of a timeout 0. */
+static __always_inline void settle(const struct pending_key *key, const struct asked *asked, bool unread,
+				   struct bucket *over, struct dns_lookup *event, __u16 code)
 {
-	struct throttled_key key = {
+	struct throttled_key sums = {
 		.cgroup_id = asked->head.cgroup_id,
 		.executable = asked->head.executable,
 		.error = code,
 		.question_type = asked->question_type,
-		.kind = kind,
-		.role = about->role,
-		.transport = about->transport,
+		.kind = code ? ANSWERED : TIMED_OUT,
+		.role = key->role,
+		.transport = key->transport,
 	};
-	struct throttled *entry = sums_of(over, &key, asked->head.pid, asked->head.comm);
+	__u32 share = asked->share, pid = asked->head.pid;
+	bool hidden = asked->hidden;
+	char comm[16];
 
-	if (entry)
-		__sync_fetch_and_add(&entry->sums.events, 1);
+	__builtin_memcpy(comm, asked->head.comm, sizeof(comm));
+	if (bpf_map_delete_elem(&pending, key)) {
+		if (event)
+			bpf_ringbuf_discard(event, 0);
+		return;
+	}
+	leave_table(share, key->nth);
+	if (event) {
+		bpf_ringbuf_submit(event, 0);
+	} else if (hidden) {
+		COUNT(filtered);
+	} else if (unread) {
+		COUNT(unread);
+	} else if (over) {
+		struct throttled *entry = sums_of(over, &sums, pid, comm);
+
+		if (entry)
+			__sync_fetch_and_add(&entry->sums.events, 1);
+	} else {
+		COUNT(ring_full);
+	}
 }
 
 static __always_inline void capture(struct __sk_buff *skb, const struct message *message, struct dns_lookup *event)
@@ -231,66 +226,119 @@ static __always_inline void capture(struct __sk_buff *skb, const struct message 
 	OPAQUE(bytes);
 	if (bytes > MESSAGE_BYTES)
 		bytes = MESSAGE_BYTES;
-	if (bytes > 0 && bpf_skb_load_bytes(skb, message->offset, event->message, bytes) == 0)
+	if (bytes > 0 && read_bytes(skb, message, 0, event->message, bytes) == 0)
 		event->captured_bytes = bytes;
+	event->message_bytes = message->bytes;
 }
 
-/* The answer to a question in the table; any other is not a lookup. */
+/* A message of this header and the question of the table, so that whoever reads answers can read it. */
+static __always_inline void capture_question(const struct pending *entry, const __be16 header[HEADER_BYTES / 2],
+					     struct dns_lookup *event)
+{
+	__u64 bytes = entry->asked.question_bytes;
+
+	OPAQUE(bytes);
+	if (bytes == 0 || bytes > QUESTION_BYTES)
+		return;
+	__builtin_memcpy(event->message, header, HEADER_BYTES);
+	bpf_probe_read_kernel(event->message + HEADER_BYTES, bytes, entry->question);
+	event->captured_bytes = event->message_bytes = HEADER_BYTES + bytes;
+}
+
+/* An answer without a question, or with one that cannot be read: the question as it was asked, and what the answer
+ * says behind its own place for it (EDNS and the code in it, mostly). */
+static __always_inline void capture_bare(struct __sk_buff *skb, const struct message *message,
+					 const struct pending *entry, struct dns_lookup *event)
+{
+	__be16 header[HEADER_BYTES / 2] = { bpf_htons(message->id), bpf_htons(message->flags), bpf_htons(1) };
+	bool follows = !message->questions && message->present > HEADER_BYTES;
+
+	if (follows)
+		read_bytes(skb, message, 6, &header[3], 6);
+	capture_question(entry, header, event);
+	if (!follows)
+		return;
+	__u64 at = event->captured_bytes, bytes = message->present - HEADER_BYTES;
+
+	OPAQUE(at);
+	OPAQUE(bytes);
+	if (bytes > MESSAGE_BYTES - HEADER_BYTES - QUESTION_BYTES)
+		bytes = MESSAGE_BYTES - HEADER_BYTES - QUESTION_BYTES;
+	if (at == 0 || at > HEADER_BYTES + QUESTION_BYTES || bytes == 0 ||
+	    read_bytes(skb, message, HEADER_BYTES, event->message + at, bytes))
+		return;
+	event->captured_bytes = at + bytes;
+	event->message_bytes = at + message->bytes - HEADER_BYTES;
+}
+
+static __always_inline void tell_answer(const struct message *message, const struct asked *asked, __u64 now,
+					struct dns_lookup *event)
+{
+	event->head = asked->head;
+	event->head.time_ns = now;
+	event->latency_ns = now - asked->first_ns;
+	__builtin_memcpy(event->local_address, message->local_address, 16);
+	__builtin_memcpy(event->remote_address, message->remote_address, 16);
+	event->local_port = message->local_port;
+	event->remote_port = message->remote_port;
+	event->id = message->id;
+	event->flags = message->flags;
+	event->question_type = asked->question_type;
+	event->question_class = asked->question_class;
+	event->answer_count = message->answers;
+	event->family = message->family;
+	event->transport = message->transport;
+	event->role = message->role;
+	event->kind = ANSWERED;
+	event->retries = asked->retries > 255 ? 255 : asked->retries;
+}
+
+/* For a server, who answers is known now: over UDP who sends, over TCP who sent first. */
+static __always_inline void note_server(struct __sk_buff *skb, const struct message *message, struct asked *asked)
+{
+	struct event_head *owner = owner_of(skb, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (owner && owner->time_ns && message->transport == IPPROTO_TCP) {
+		asked->head = *owner;
+	} else {
+		who_runs(&asked->head);
+		if (owner)
+			*owner = asked->head;
+	}
+	asked->hidden = filtered(&asked->head, message->remote_address, message->local_port, message->remote_port);
+}
+
+/* The answer to a question in the table; any other is not a lookup, and -1. */
 static __noinline int answered(struct __sk_buff *skb, struct message *message)
 {
-	struct pending *entry = bpf_map_lookup_elem(&pending, &message->key);
+	struct pending_key key = key_of(message);
+	struct pending *entry = bpf_map_lookup_elem(&pending, &key);
+	enum fit fit = entry ? fit_of(message, entry) : UNFIT;
+	struct dns_lookup *event = NULL;
 
-	if (!entry || !entry->asked.first_ns) /* not asked, or the entry is being filled in */
-		return 0;
-	struct asked asked = entry->asked;
-
-	/* The one that takes it out tells it: not a second answer, not the sweep. */
-	if (bpf_map_delete_elem(&pending, &message->key))
-		return 0;
-	leave_table(asked.share);
-	if (message->key.role == SERVER) {
-		struct event_head *owner = owner_of(skb, BPF_SK_STORAGE_GET_F_CREATE);
-
-		who_runs(&asked.head);
-		asked.hidden = filtered(&asked.head, message->key.remote_address, message->local_port,
-					message->key.remote_port);
-		if (owner)
-			*owner = asked.head;
+	if (fit != EXACT && (fit != UNFIT || alike)) {
+		fit = find_asked(message, &key);
+		entry = bpf_map_lookup_elem(&pending, &key);
 	}
-	asked.head.time_ns = bpf_ktime_get_boot_ns();
-	if (asked.hidden) {
-		COUNT(filtered);
-		return 0;
-	}
-	struct bucket *over = over_rate(asked.head.cgroup_id, asked.head.time_ns);
+	if (fit == UNFIT || !entry)
+		return -1;
+	if (message->role == SERVER)
+		note_server(skb, message, &entry->asked);
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct bucket *over = entry->asked.hidden ? NULL : over_rate(entry->asked.head.cgroup_id, now);
 
-	if (over) {
-		add_up(over, &asked, &message->key, ANSWERED, (message->flags & FLAGS_CODE) + 1);
-		return 0;
+	if (!entry->asked.hidden && !over) {
+		event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+		if (event) {
+			__builtin_memset(event, 0, offsetof(struct dns_lookup, message));
+			tell_answer(message, &entry->asked, now, event);
+			if (fit == BARE)
+				capture_bare(skb, message, entry, event);
+			else
+				capture(skb, message, event);
+		}
 	}
-	struct dns_lookup *event = event_reserve(sizeof(*event), offsetof(struct dns_lookup, message));
-
-	if (!event)
-		return 0;
-	event->head = asked.head;
-	event->latency_ns = asked.head.time_ns - asked.first_ns;
-	__builtin_memcpy(event->local_address, message->local_address, 16);
-	__builtin_memcpy(event->remote_address, message->key.remote_address, 16);
-	event->local_port = message->local_port;
-	event->remote_port = message->key.remote_port;
-	event->id = message->key.id;
-	event->flags = message->flags;
-	event->question_type = asked.question_type;
-	event->question_class = asked.question_class;
-	event->answer_count = message->answers;
-	event->message_bytes = message->bytes;
-	event->family = message->family;
-	event->transport = message->key.transport;
-	event->role = message->key.role;
-	event->kind = ANSWERED;
-	event->retries = asked.retries > 255 ? 255 : asked.retries;
-	capture(skb, message, event);
-	bpf_ringbuf_submit(event, 0);
+	settle(&key, &entry->asked, false, over, event, (message->flags & FLAGS_CODE) + 1);
 	return 0;
 }
 
@@ -298,88 +346,118 @@ static __noinline int answered(struct __sk_buff *skb, struct message *message)
  * and each path to it, which made the load take seconds. */
 __noinline int message_seen(struct __sk_buff *skb, struct message *message)
 {
-	if (!message || read_question(skb, message))
+	if (!message || read_message(skb, message))
 		return -1;
 	if (message->flags & FLAG_RESPONSE) {
-		message->key.role = message->sent ? SERVER : CLIENT;
+		message->role = message->sent ? SERVER : CLIENT;
 		return message->from_resolver ? answered(skb, message) : -1;
 	}
-	if (!message->to_resolver || message->present < message->bytes)
+	if (!message->to_resolver || !message->question || (message->unsure && message->present < message->bytes))
 		return -1;
-	message->key.role = message->sent ? CLIENT : SERVER;
+	message->role = message->sent ? CLIENT : SERVER;
 	return asked(skb, message);
 }
 
-/* Over TCP a message has its length before it, which may come in a segment of its own; a client may send several
- * questions at once; a large answer goes on in segments that are not looked at. */
-static __noinline int segment(struct __sk_buff *skb, struct message *message, __u32 offset)
+/* Who connects, or who answers first: a program's own act, which later segments need not be. */
+static __always_inline void note_owner(struct __sk_buff *skb)
 {
-	struct tcphdr tcp;
-	__be16 length;
+	struct event_head *owner = owner_of(skb, BPF_SK_STORAGE_GET_F_CREATE);
 
-	if (bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)))
+	if (owner && !owner->time_ns) /* a SYN sent again is sent by a softirq */
+		who_runs(owner);
+}
+
+__noinline int segment(struct __sk_buff *skb, struct message *message)
+{
+	struct {
+		__be32 ports;
+		__be32 sequence;
+		__be32 acknowledged;
+		__u8 words; /* of the header, in the upper half */
+		__u8 flags;
+	} tcp;
+
+	if (!message || bpf_skb_load_bytes(skb, message->offset, &tcp, TCP_FLAGS_END))
 		return 0;
-	if (tcp.syn && !tcp.ack && message->sent && message->to_resolver) {
-		struct event_head *owner = owner_of(skb, BPF_SK_STORAGE_GET_F_CREATE);
+	message->offset += (tcp.words >> 4) * 4;
+	bool has_payload = message->offset < skb->len;
+	bool connects = (tcp.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && message->to_resolver;
 
-		if (owner && !owner->time_ns) /* a SYN sent again is sent by a softirq */
-			who_runs(owner);
-	}
-	offset += tcp.doff * 4;
-	if (offset + 2 > skb->len || is_repeated(skb, bpf_ntohl(tcp.seq) + tcp.syn, message->sent))
+	if (message->sent && (connects || (has_payload && message->from_resolver)))
+		note_owner(skb);
+	if (!has_payload)
 		return 0;
-	for (int i = 0; i < PIPELINED; i++) {
-		if (bpf_skb_load_bytes(skb, offset, &length, sizeof(length)))
-			return 0;
-		__u32 left = skb->len - offset - 2;
+	if (message->sent ? !message->to_resolver : !message->from_resolver)
+		message->cookie = connection_of(skb, message);
+	return read_segment(skb, message, bpf_ntohl(tcp.sequence) + !!(tcp.flags & TCP_SYN));
+}
 
-		message->offset = offset + 2;
-		message->bytes = bpf_ntohs(length);
-		message->present = message->bytes < left ? message->bytes : left;
-		if (message_seen(skb, message)) {
-			if (i > 0)
-				return 0;
-			message->offset = offset;
-			message->bytes = left + 2;
-			message->present = left + 2;
-			return message_seen(skb, message);
-		}
-		offset += 2 + message->bytes;
-	}
+struct datagrams {
+	struct __sk_buff *skb;
+	struct message *message;
+	__u32 at;
+	__u32 size;
+};
+
+static long next_datagram(__u32 nth, struct datagrams *datagrams)
+{
+	struct message *message = datagrams->message;
+	__u32 left = datagrams->skb->len - datagrams->at;
+
+	if ((__s32)left <= 0)
+		return 1;
+	message->offset = datagrams->at;
+	message->bytes = message->present = datagrams->size && datagrams->size < left ? datagrams->size : left;
+	message_seen(datagrams->skb, message);
+	datagrams->at += message->bytes;
+	return 0;
+}
+
+/* One message, or several of one size: a program may hand the kernel many at once, and be handed so. */
+__noinline int read_datagrams(struct __sk_buff *skb, struct message *message)
+{
+	struct datagrams datagrams = { skb, message, .size = skb->gso_size };
+
+	if (!message)
+		return 0;
+	datagrams.at = message->offset + sizeof(struct udphdr);
+	if (datagrams.size)
+		REPEAT(DATAGRAMS, next_datagram, &datagrams);
+	else
+		next_datagram(0, &datagrams);
 	return 0;
 }
 
 #define SENT 1
 #define IPV6 2
+#define DOCKER 4 /* to its resolver, which is known by its address: NAT has changed the port */
 
 /* A packet from or to a port of ours. `ports` is source << 16 | destination. */
 __noinline int packet(struct __sk_buff *skb, __u32 offset, __u32 transport, __u32 ports, __u32 how)
 {
-	struct message message = {};
-	__u16 source = ports >> 16, destination = ports;
+	struct message message = {
+		.offset = offset,
+		.transport = transport,
+		.sent = how & SENT,
+		.family = how & IPV6 ? 6 : 4,
+		.to_resolver = how & DOCKER,
+		.from_resolver = is_dns_port(ports >> 16),
+	};
 
-	message.sent = how & SENT;
-	message.family = how & IPV6 ? 6 : 4;
-	message.key.cookie = bpf_get_socket_cookie(skb);
-	message.key.transport = transport;
+	message.cookie = bpf_get_socket_cookie(skb);
 	if (!message.sent) {
-		message.key.remote_port = source;
-		message.local_port = destination;
-		read_addresses(skb, how & IPV6, message.key.remote_address, message.local_address);
-	} else if (!read_ends_of_socket(skb, &message, how & IPV6)) {
-		message.key.remote_port = destination;
-		message.local_port = source;
-		read_addresses(skb, how & IPV6, message.local_address, message.key.remote_address);
+		message.remote_port = ports >> 16;
+		message.local_port = ports;
+		read_addresses(skb, how & IPV6, message.remote_address, message.local_address);
+	} else if (read_ends_of_socket(skb, &message, how & IPV6)) {
+		message.connected = true;
+	} else {
+		message.remote_port = ports;
+		message.local_port = ports >> 16;
+		read_addresses(skb, how & IPV6, message.local_address, message.remote_address);
 	}
-	message.to_resolver = is_dns_port(message.sent ? message.key.remote_port : destination);
-	message.from_resolver = is_dns_port(source);
-	if (transport == IPPROTO_TCP)
-		return segment(skb, &message, offset);
-	message.offset = offset + sizeof(struct udphdr);
-	if (message.offset >= skb->len)
-		return 0;
-	message.bytes = message.present = skb->len - message.offset;
-	return message_seen(skb, &message);
+	message.to_resolver |= is_dns_port(message.sent ? message.remote_port : message.local_port);
+	return message.transport == IPPROTO_TCP ? segment(skb, &message) : read_datagrams(skb, &message);
 }
 
 /* Refuses what is not DNS in a few nanoseconds: this runs for each packet of the machine. */
@@ -423,7 +501,9 @@ static __always_inline void look_at(struct __sk_buff *skb, __u32 how)
 	else if (bpf_skb_load_bytes(skb, offset, &ports, sizeof(ports)))
 		return;
 	ports = bpf_ntohl(ports);
-	if (is_dns_port(ports >> 16) || is_dns_port(ports) || (to_docker && is_connected_to_resolver(skb)))
+	if (to_docker && goes_to_resolver(skb, transport))
+		how |= DOCKER;
+	if (is_dns_port(ports >> 16) || is_dns_port(ports) || how & DOCKER)
 		packet(skb, offset, transport, ports, how);
 }
 
@@ -441,31 +521,18 @@ int dns_received(struct __sk_buff *skb)
 	return 1;
 }
 
-/* The question as a message of its own, so that whoever reads answers can read it. */
-static __always_inline void capture_question(const struct pending_key *key, const struct pending *entry,
-					     struct dns_lookup *event)
-{
-	__u64 bytes = entry->question_bytes;
-	__be16 header[HEADER_BYTES / 2] = { bpf_htons(key->id), bpf_htons(FLAG_RECURSION_DESIRED), bpf_htons(1) };
-
-	OPAQUE(bytes);
-	if (bytes == 0 || bytes > QUESTION_BYTES)
-		return;
-	__builtin_memcpy(event->message, header, HEADER_BYTES);
-	bpf_probe_read_kernel(event->message + HEADER_BYTES, bytes, entry->question);
-	event->captured_bytes = event->message_bytes = HEADER_BYTES + bytes;
-}
-
 static __always_inline void tell_timeout(const struct pending_key *key, const struct pending *entry,
 					 struct dns_lookup *event)
 {
+	__be16 header[HEADER_BYTES / 2] = { bpf_htons(key->id), bpf_htons(FLAG_RECURSION_DESIRED), bpf_htons(1) };
+
 	event->head = entry->asked.head;
 	event->head.time_ns = entry->last_ns + timeout_ns;
 	event->latency_ns = event->head.time_ns - entry->asked.first_ns;
 	__builtin_memcpy(event->local_address, entry->local_address, 16);
-	__builtin_memcpy(event->remote_address, key->remote_address, 16);
+	__builtin_memcpy(event->remote_address, entry->remote_address, 16);
 	event->local_port = entry->local_port;
-	event->remote_port = key->remote_port;
+	event->remote_port = entry->remote_port;
 	event->id = key->id;
 	event->question_type = entry->asked.question_type;
 	event->question_class = entry->asked.question_class;
@@ -474,41 +541,28 @@ static __always_inline void tell_timeout(const struct pending_key *key, const st
 	event->role = key->role;
 	event->kind = TIMED_OUT;
 	event->retries = entry->asked.retries > 255 ? 255 : entry->asked.retries;
-	capture_question(key, entry, event);
+	capture_question(entry, header, event);
 }
 
 static long expire(void *map, struct pending_key *at, struct pending *entry, __u64 *now)
 {
 	struct pending_key key = *at; /* the entry may be taken out and used again under us */
-	struct asked asked = entry->asked;
 	struct dns_lookup *event = NULL;
 	struct bucket *over = NULL;
 
-	if (!asked.first_ns || entry->last_ns + timeout_ns > *now)
+	if (!entry->asked.first_ns || entry->last_ns + timeout_ns > *now)
 		return 0;
-	if (!asked.hidden)
-		over = over_rate(asked.head.cgroup_id, *now);
-	if (!asked.hidden && !over) {
-		event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	bool unread = maybe_answered(key.cookie, entry->asked.first_ns);
+
+	if (!entry->asked.hidden && !unread) {
+		over = over_rate(entry->asked.head.cgroup_id, *now);
+		event = over ? NULL : bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 		if (event) {
 			__builtin_memset(event, 0, offsetof(struct dns_lookup, message));
 			tell_timeout(&key, entry, event);
 		}
 	}
-	if (bpf_map_delete_elem(&pending, &key)) { /* answered meanwhile: that is told */
-		if (event)
-			bpf_ringbuf_discard(event, 0);
-		return 0;
-	}
-	leave_table(asked.share);
-	if (event)
-		bpf_ringbuf_submit(event, 0);
-	else if (asked.hidden)
-		COUNT(filtered);
-	else if (over)
-		add_up(over, &asked, &key, TIMED_OUT, 0);
-	else
-		COUNT(ring_full);
+	settle(&key, &entry->asked, unread, over, event, 0);
 	return 0;
 }
 

@@ -8,11 +8,11 @@ from zlib import crc32
 import numpy as np
 
 from otelbpf.batch import Categorical, Facts
-from otelbpf.probes.dns_reading import Reading, kind_of, without_messages
+from otelbpf.probes.dns_reading import Reading, code_of, kind_of, may_have_more_code, without_messages
 from otelbpf.probes.dns_sentence import sentences
 from otelbpf.probes.probe import Address, Choice, Counter, Event, Histogram, Known, Number, Probe, Totals, Way
 from otelbpf.probes.throttled import EVENTS, THROTTLED, marked
-from otelbpf.protocols.dns_registry import NOERROR, NXDOMAIN, RESPONSE_CODES, SERVFAIL
+from otelbpf.protocols.dns_registry import NOERROR, NXDOMAIN, SERVFAIL
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _SHARES = 4
 _ERROR = Choice(names.ERROR_TYPE, "error", ERRORS)
 _ROLE = Choice(names.OTELBPF_DNS_ROLE, "role", ROLES)
 _TYPE = Known("question_kind", (names.OTELBPF_DNS_QUESTION_TYPE,))
-_CODE = Choice(names.OTELBPF_DNS_RESPONSE_CODE, "response_code", RESPONSE_CODES)
+_CODE = Known("outcome", (names.OTELBPF_DNS_RESPONSE_CODE,))
 _TRANSPORT = Choice(names.NETWORK_TRANSPORT, "transport", TRANSPORTS)
 _QUESTION = Known("question", (names.DNS_QUESTION_NAME,))
 
@@ -95,7 +95,7 @@ def _event(setting: str, role: str) -> Event:
     return Event(
         name=names.EVENT_DNS_LOOKUP,
         attributes=_ATTRIBUTES,
-        body=lambda batch: sentences(batch, ROLES, RESPONSE_CODES),
+        body=lambda batch: sentences(batch, ROLES),
         setting=setting,
         when=role,
         failed="failed",
@@ -130,7 +130,8 @@ _TOTALS = (Counter(names.METRIC_OTELBPF_DNS_QUERIES, EVENTS, (_ROLE, _TYPE, _COD
 
 class DnsLookups:
     """The `prepare` of this probe. Only what becomes a record, or teaches a host name, is read: the lookups that a
-    server here answers are counted by what the kernel half took from the header."""
+    server here answers are counted by what the kernel half took from the header, unless EDNS may say more of the code.
+    """
 
     def __init__(self, config: Any) -> None:
         self.undecodable = 0
@@ -152,10 +153,11 @@ class DnsLookups:
         columns["nat_port"] = np.zeros(len(batch), np.uint16)  # until enrichment knows better
         columns["nat_address"] = np.zeros(len(batch), "V16")
         columns["question_kind"] = self._reading.kinds(rows["question_type"])
-        wanted = np.ones(len(batch), np.bool_) if self._server_records else client
+        wanted = np.ones(len(batch), np.bool_) if self._server_records else client | may_have_more_code(rows)
         understood = self._reading.add_messages(batch, wanted)
         batch.rows = without_messages(rows)
         _add_outcome(batch)
+        columns["outcome"] = self._reading.codes(batch.number("response_code"))
         if understood.all():
             return batch
         self.undecodable += int(np.count_nonzero(~understood))
@@ -189,6 +191,8 @@ def _with_totals(batch: Batch) -> Batch:
     columns["error"] = _errors(code) * ((rows["kind"] == TIMED_OUT) | (code != _NONE))
     types, codes = np.unique(rows["question_type"], return_inverse=True)
     columns["question_kind"] = Categorical(codes, [kind_of(number) if number else Facts() for number in types.tolist()])
+    distinct, codes = np.unique(code, return_inverse=True)
+    columns["outcome"] = Categorical(codes, [code_of(number) for number in distinct.tolist()])
     return marked(batch)
 
 

@@ -15,8 +15,8 @@ from otelbpf.batch import Categorical, Facts
 from otelbpf.enrich.distinct import distinct_together
 from otelbpf.enrich.memory import Made
 from otelbpf.errors import ProtocolError
-from otelbpf.protocols.dns import Message, parse
-from otelbpf.protocols.dns_registry import type_name
+from otelbpf.protocols.dns import Message, parse, parse_question
+from otelbpf.protocols.dns_registry import response_code_name, type_name
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from otelbpf.batch import Batch
     from otelbpf.enrich.distinct import Distinct
 
-MESSAGES, QUESTIONS, KINDS = 10_240, 8192, 1024
+MESSAGES, QUESTIONS, KINDS, CODES = 10_240, 8192, 1024, 1024
 """Entries of each cache; half as many in use stay for sure."""
 ID_BYTES = 2
 WORD_BYTES = 8
 NOT_READ, UNDECODABLE = 0, 1
+COUNTS = slice(6, 12)
+"""Where a header counts its answers, authorities and additional records."""
+ADDITIONAL = slice(4, 6)
 
 
 class Read(NamedTuple):
@@ -52,6 +55,7 @@ class Reading:
         self._messages: Made[tuple[bytes, int], Read] = Made(MESSAGES, self._made)
         self._questions: Made[str, Facts] = Made(QUESTIONS, _question)
         self._kinds: Made[int, Facts] = Made(KINDS, kind_of)
+        self._codes: Made[int, Facts] = Made(CODES, code_of)
 
     def sizes(self) -> dict[str, int]:
         """Entries of each cache."""
@@ -59,12 +63,18 @@ class Reading:
             "messages": self._messages.counters().size,
             "questions": self._questions.counters().size,
             "kinds": self._kinds.counters().size,
+            "codes": self._codes.counters().size,
         }
 
     def kinds(self, types: NDArray[Any]) -> Categorical:
         """The names of question types, a thing each."""
         distinct, codes = np.unique(types, return_inverse=True)
         return Categorical(codes, self._kinds.of_all(distinct.tolist()))
+
+    def codes(self, codes: NDArray[Any]) -> Categorical:
+        """The names of response codes, a thing each; a negative one has none."""
+        distinct, which = np.unique(codes, return_inverse=True)
+        return Categorical(which, self._codes.of_all(distinct.tolist()))
 
     def add_messages(self, batch: Batch, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Reads the messages of *wanted* rows into columns; gives the rows that hold no nonsense."""
@@ -88,8 +98,16 @@ class Reading:
         try:
             message = parse(bytes(ID_BYTES) + without_id, whole_bytes)
         except ProtocolError:
-            return self._nonsense
+            return self._question_of(bytes(ID_BYTES) + without_id)
         return Read(self._questions.of(message.name), _answer(message), message.code)
+
+    def _question_of(self, message: bytes) -> Read:
+        """Of an answer whose records make no sense: it was given all the same, to this question, with this code."""
+        try:
+            question = parse_question(message)
+        except ProtocolError:
+            return self._nonsense
+        return Read(self._questions.of(question.name), Facts(), question.code)
 
 
 class _Messages:
@@ -119,6 +137,15 @@ class _Messages:
         return distinct_together([lengths, *words])
 
 
+def may_have_more_code(rows: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Answers that may bear BADVERS, BADCOOKIE and their like, of which the header has four bits only: without
+    records, but with something behind them."""
+    start = int(rows.dtype.fields["message"][1])  # type: ignore[index]  # it has fields
+    counts = _as_bytes(rows)[:, start + COUNTS.start : start + COUNTS.stop].astype(np.bool_)
+    behind: NDArray[np.bool_] = (rows["captured_bytes"] >= COUNTS.stop) & counts[:, ADDITIONAL].any(axis=1)
+    return behind & ~counts[:, : ADDITIONAL.start].any(axis=1)
+
+
 def _question(name: str) -> Facts:
     return Facts({names.DNS_QUESTION_NAME: name})
 
@@ -126,6 +153,11 @@ def _question(name: str) -> Facts:
 def kind_of(number: int) -> Facts:
     """The name of a question type."""
     return Facts({names.OTELBPF_DNS_QUESTION_TYPE: type_name(number)})
+
+
+def code_of(number: int) -> Facts:
+    """The name of a response code; a negative one has none."""
+    return Facts() if number < 0 else Facts({names.OTELBPF_DNS_RESPONSE_CODE: response_code_name(number)})
 
 
 def _answer(message: Message) -> Facts:

@@ -13,6 +13,7 @@ import numpy as np
 from otelbpf.enrich.distinct import distinct, distinct_together
 from otelbpf.lines import Lines, Part, encoded_words, words
 from otelbpf.probes.three_digits import NANOSECONDS
+from otelbpf.protocols.dns_registry import response_code_name
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from otelbpf.batch import Batch, Facts
 
 
-def sentences(batch: Batch, roles: Mapping[int, str], response_codes: Mapping[int, str]) -> Lines:
+def sentences(batch: Batch, roles: Mapping[int, str]) -> Lines:
     """Who asked (or answered), for what, the answer, how it ended, how long it took, which resolver."""
     latency = NANOSECONDS.part(batch.number("latency_ns"))
-    return Lines(len(batch), _who(batch, roles), _what(batch, response_codes), latency, _where(batch))
+    return Lines(len(batch), _who(batch, roles), _what(batch), latency, _where(batch))
 
 
 def _who(batch: Batch, roles: Mapping[int, str]) -> Part:
@@ -50,7 +51,7 @@ def _who(batch: Batch, roles: Mapping[int, str]) -> Part:
     )
 
 
-def _what(batch: Batch, response_codes: Mapping[int, str]) -> Part:
+def _what(batch: Batch) -> Part:
     """`A example.org → 93.184.216.34 (+1) NOERROR `."""
     kind, question, answer = (batch.things(name) for name in ("question_kind", "question", "answer"))
     outcome = batch.number("response_code")
@@ -63,7 +64,7 @@ def _what(batch: Batch, response_codes: Mapping[int, str]) -> Part:
         strict=True,
     )
     told = [
-        _told(kind.values[of_kind], question.values[asked], answer.values[answered], code, response_codes)
+        _told(kind.values[of_kind], question.values[asked], answer.values[answered], code)
         for of_kind, asked, answered, code in each
     ]
     return Part(encoded_words(told), found.codes)
@@ -84,13 +85,13 @@ def _program(process: Facts, comm: bytes) -> str:
     return process.get(names.PROCESS_EXECUTABLE_NAME, "") or comm.decode(errors="replace") or "?"
 
 
-def _told(kind: Facts, question: Facts, answer: Facts, code: int, response_codes: Mapping[int, str]) -> bytes:
+def _told(kind: Facts, question: Facts, answer: Facts, code: int) -> bytes:
     """Kept with the answer, which is that to one question only."""
     key = (sentences, kind, code)
     line: bytes | None = answer.encoded.get(key)
     if line is None:
         type_, name = kind[names.OTELBPF_DNS_QUESTION_TYPE], question.get(names.DNS_QUESTION_NAME, "?")
-        text = f"{type_} {name} → {_answer(answer)}{_outcome(code, response_codes)} "
+        text = f"{type_} {name} → {_answer(answer)}{_outcome(code)} "
         line = answer.encoded[key] = text.encode("utf-8", "replace")
     return line
 
@@ -103,8 +104,8 @@ def _answer(facts: Facts) -> str:
     return f"{found[0]} " if len(found) == 1 else f"{found[0]} (+{len(found) - 1}) "
 
 
-def _outcome(code: int, response_codes: Mapping[int, str]) -> str:
-    return "timeout" if code < 0 else response_codes.get(code) or f"RCODE{code}"
+def _outcome(code: int) -> str:
+    return "timeout" if code < 0 else response_code_name(code)
 
 
 def _bracketed(address: str) -> str:

@@ -53,9 +53,9 @@ static __always_inline void explain_end(struct tcp_connection *event, const stru
 }
 
 static __always_inline bool summed_close(struct sock *sk, const struct tcp_sock *tcp, struct connection *connection,
-					 int was)
+					 int was, __u64 now)
 {
-	struct bucket *over = over_rate(connection->owner.cgroup_id, bpf_ktime_get_boot_ns());
+	struct bucket *over = over_rate(connection->owner.cgroup_id, now);
 	struct tcp_connection end = {};
 
 	if (!over || !is_whole(connection))
@@ -75,6 +75,7 @@ static __always_inline void closed(struct sock *sk, struct connection *connectio
 {
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 	struct tcp_connection *event;
+	__u64 now = bpf_ktime_get_boot_ns();
 
 	if (!tcp || (!connection->start_ns && !connection->adopted))
 		return; /* never established */
@@ -82,18 +83,18 @@ static __always_inline void closed(struct sock *sk, struct connection *connectio
 		connection->role = role_by_counters(tcp, was);
 	if (is_open(was) && !sk->sk_err)
 		owned_by_closer(connection, sk); /* with a reset: nothing else gets here without an error */
-	if (!wanted(sk, tcp, &connection->owner) || summed_close(sk, tcp, connection, was))
+	if (!wanted(sk, tcp, &connection->owner) || summed_close(sk, tcp, connection, was, now))
 		return;
-	event = record(sk, tcp, connection, KIND_CLOSED);
+	event = record(sk, tcp, connection, KIND_CLOSED, now);
 	if (!event)
 		return;
 	explain_end(event, sk, was);
 	bpf_ringbuf_submit(event, 0);
 }
 
-static __always_inline bool summed_failure(const struct event_head *owner, __u32 retransmits, __u16 error)
+static __always_inline bool summed_failure(const struct event_head *owner, __u32 retransmits, __u16 error, __u64 now)
 {
-	struct bucket *over = over_rate(owner->cgroup_id, bpf_ktime_get_boot_ns());
+	struct bucket *over = over_rate(owner->cgroup_id, now);
 	struct tcp_connection end = {
 		.kind = KIND_FAILED, .role = ROLE_CLIENT, .retransmits = retransmits, .error = error
 	};
@@ -107,15 +108,15 @@ static __always_inline void failed(struct sock *sk, struct connection *connectio
 {
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 	struct tcp_connection *event;
-	__u64 address = (__u64)sk, cookie = bpf_get_socket_cookie(sk);
+	__u64 address = (__u64)sk, cookie = bpf_get_socket_cookie(sk), now = bpf_ktime_get_boot_ns();
 	__u16 error = sk->sk_err ?: sk->sk_err_soft ?: ECANCELED;
 
 	if (!tcp || !tcp->segs_out)
 		return; /* no SYN was sent: connect() itself will return the error */
 	bpf_map_update_elem(&told, &address, &cookie, BPF_ANY);
-	if (!wanted(sk, tcp, &connection->owner) || summed_failure(&connection->owner, tcp->total_retrans, error))
+	if (!wanted(sk, tcp, &connection->owner) || summed_failure(&connection->owner, tcp->total_retrans, error, now))
 		return;
-	event = record(sk, tcp, connection, KIND_FAILED);
+	event = record(sk, tcp, connection, KIND_FAILED, now);
 	if (!event)
 		return;
 	event->role = ROLE_CLIENT;
@@ -290,7 +291,7 @@ int connect_returned(struct trace_event_raw_sys_exit *context)
 		COUNT(filtered);
 		return 0;
 	}
-	if (summed_failure(&unsent.head, 0, error))
+	if (summed_failure(&unsent.head, 0, error, unsent.head.time_ns))
 		return 0;
 	unsent.start_ns = unsent.head.time_ns;
 	unsent.error = error;
@@ -353,7 +354,7 @@ int tcp_snapshot(struct bpf_iter__bpf_sk_storage_map *context)
 		return 0;
 	if (unwanted(sk, tcp, &connection->owner))
 		return 0;
-	fill(&event, sk, tcp, connection, KIND_SNAPSHOT);
+	fill(&event, sk, tcp, connection, KIND_SNAPSHOT, bpf_ktime_get_boot_ns());
 	bpf_seq_write(context->meta->seq, &event, sizeof(event));
 	return 0;
 }

@@ -64,6 +64,22 @@ def parse(message: bytes, whole_bytes: int | None = None) -> Message:
         raise ProtocolError("a DNS message ends too early") from cut
 
 
+def parse_question(message: bytes) -> Message:
+    """What the header and the question of *message* say, whatever follows them.
+
+    Raises ProtocolError when that much cannot be read.
+    """
+    try:
+        flags, questions = _HEADER.unpack_from(message)[1:3]
+        if questions != 1:
+            raise ProtocolError(f"a DNS message with {questions} questions")
+        name, at = read_name(message, 12)
+        type_, _class = _QUESTION_TAIL.unpack_from(message, at)
+    except (IndexError, struct.error) as cut:
+        raise ProtocolError("a DNS message ends too early") from cut
+    return Message(name, type_, flags & _CODE, [], [], [], None, flags & _TRUNCATED != 0, False)
+
+
 def _parse(message: bytes, *, cut: bool) -> Message:
     _id, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(message)
     if questions != 1:

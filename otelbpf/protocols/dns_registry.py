@@ -18,13 +18,19 @@ _TYPES = {
     254: "MAILA", 255: "ANY", 256: "URI", CAA: "CAA", 258: "AVC", 32768: "TA", 32769: "DLV",
 }  # fmt: skip
 
-RESPONSE_CODES = {
+_RESPONSE_CODES = {
     NOERROR: "NOERROR", 1: "FORMERR", SERVFAIL: "SERVFAIL", NXDOMAIN: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED",
-    6: "YXDOMAIN", 7: "YXRRSET", 8: "NXRRSET", 9: "NOTAUTH", 10: "NOTZONE", 11: "DSOTYPENI", 12: "RCODE12",
-    13: "RCODE13", 14: "RCODE14", 15: "RCODE15", 16: "BADVERS", 17: "BADKEY", 18: "BADTIME", 19: "BADMODE",
+    6: "YXDOMAIN", 7: "YXRRSET", 8: "NXRRSET", 9: "NOTAUTH", 10: "NOTZONE", 11: "DSOTYPENI", 16: "BADVERS", 17: "BADKEY", 18: "BADTIME", 19: "BADMODE",
     20: "BADNAME", 21: "BADALG", 22: "BADTRUNC", 23: "BADCOOKIE",
 }  # fmt: skip
-"""Without those that nobody has been given: they are not named."""
+
+
+def response_code_name(number: int) -> str:
+    """`NXDOMAIN`; a code that nobody has been given as `RCODE3841`, as RFC 3597 does with types.
+
+    The names are those of RFC 6895 (16 is BADVERS in EDNS, the one place where an answer has more than four bits).
+    """
+    return _RESPONSE_CODES.get(number) or f"RCODE{number}"
 
 
 def type_name(number: int) -> str:

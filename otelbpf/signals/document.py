@@ -33,6 +33,8 @@ def probes(declared: Sequence[Probe]) -> str:
         for metric, by in _by_metric(probe.metrics).items():
             lines.append(f"  metric {metric} ({metric.instrument}, {metric.unit}): {metric.description}")
             lines += [f"    {attribute}" for attribute in by]
+        for metric, by in _by_metric(probe.totals.metrics if probe.totals else ()).items():
+            lines.append(f"  beyond its throttle metric {metric} by {', '.join(by)}")
         lines.append("")
     return "\n".join(lines).rstrip()
 
@@ -92,6 +94,7 @@ def _attributes(declared: Sequence[Probe]) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- |"
     used = [item for probe in declared for event in probe.events for item in event.attributes]
     used += [item for probe in declared for metric in probe.metrics for item in metric.by]
+    used += [item for probe in declared if probe.totals for metric in probe.totals.metrics for item in metric.by]
     values = _values(used)
     general = [names.OTEL_EVENT_NAME, names.OTEL_METRIC_OVERFLOW, *names.LEGACY.values()]
     for name in sorted({*attribute_names(used), *general}):

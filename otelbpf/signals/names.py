@@ -222,7 +222,9 @@ OTELBPF_PROBE_NAME = AttributeName("otelbpf.probe.name", "str")
 OTELBPF_PROBE_WAY = AttributeName("otelbpf.probe.way", "str")
 OTELBPF_PROBE_STATE = AttributeName("otelbpf.probe.state", "str", "attached, degraded, failed, off")
 OTELBPF_EVENT_OUTCOME = AttributeName(
-    "otelbpf.event.outcome", "str", "processed, filtered, throttled, lost, undecodable"
+    "otelbpf.event.outcome",
+    "str",
+    "of the agent's events: processed, filtered, throttled, lost, undecodable; on a point of a counter: throttled",
 )
 OTELBPF_QUEUE_NAME = AttributeName("otelbpf.queue.name", "str")
 OTELBPF_MAP_NAME = AttributeName("otelbpf.map.name", "str", "dns_lookup.pending, tcp_connection.tracked")
@@ -242,6 +244,10 @@ OTELBPF_CONFIG_APPLIED = AttributeName("otelbpf.config.applied", "str[]", "key p
 OTELBPF_CONFIG_RESTART = AttributeName(
     "otelbpf.config.restart", "str[]", "key paths of settings that are different in the file and need a restart"
 )
+OTELBPF_STAGE_NAME = AttributeName(
+    "otelbpf.stage.name", "str", "drain, line, export NAME, spool NAME, kubernetes, guards"
+)
+OTELBPF_STAGE_STATE = AttributeName("otelbpf.stage.state", "str", "runs, stuck, ended")
 CPU_MODE = AttributeName("cpu.mode", "str", "user, system", registry=True)
 
 EVENT_TCP_CONNECTION_CLOSED = EventName("otelbpf.tcp.connection.closed", "a TCP connection that was established ended")
@@ -267,6 +273,10 @@ EVENT_AGENT_DETAIL_REDUCED = EventName(
     "otelbpf.agent.detail_reduced", "less is kept from now on, for one of the agent's own limits; counters stay right"
 )
 EVENT_AGENT_DETAIL_RESTORED = EventName("otelbpf.agent.detail_restored", "more is kept again, as a limit allows it")
+EVENT_AGENT_STAGE_STUCK = EventName(
+    "otelbpf.agent.stage_stuck", "a stage is at the same piece of work for too long, or has ended; with where it hangs"
+)
+EVENT_AGENT_STAGE_MOVES = EventName("otelbpf.agent.stage_moves", "a stage that was stuck moves again")
 
 HANDSHAKE_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0)
 RTT_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -358,6 +368,9 @@ METRIC_OTELBPF_AGENT_QUEUE_SIZE = MetricName(
 METRIC_OTELBPF_AGENT_QUEUE_CAPACITY = MetricName(
     "otelbpf.agent.queue.capacity", "UpDownCounter", "By", "What may wait at most"
 )
+METRIC_OTELBPF_AGENT_QUEUE_AGE = MetricName(
+    "otelbpf.agent.queue.age", "Gauge", "s", "Age of the oldest that waits in memory"
+)
 METRIC_OTELBPF_AGENT_SPOOL_SIZE = MetricName(
     "otelbpf.agent.spool.size", "UpDownCounter", "By", "Requests that wait on disk"
 )
@@ -383,11 +396,23 @@ METRIC_OTELBPF_AGENT_MAP_ENTRIES = MetricName(
 METRIC_OTELBPF_AGENT_MAP_CAPACITY = MetricName(
     "otelbpf.agent.map.capacity", "UpDownCounter", "{entry}", "Entries that fit in it"
 )
+METRIC_OTELBPF_AGENT_MAP_OVERFLOWS = MetricName(
+    "otelbpf.agent.map.overflows",
+    "Counter",
+    "{event}",
+    "Events that shared an entry, for want of one of their own in it",
+)
 METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS = MetricName(
     "otelbpf.agent.enrichment.lookups", "Counter", "{lookup}", "Look-ups in the caches of enrichment"
 )
 METRIC_OTELBPF_AGENT_SERIES = MetricName(
     "otelbpf.agent.series", "UpDownCounter", "{series}", "Series kept for a metric"
+)
+METRIC_OTELBPF_AGENT_SERIES_OVERFLOW = MetricName(
+    "otelbpf.agent.series.overflow",
+    "UpDownCounter",
+    "{series}",
+    "Series among them that take what is beyond metrics.max_series; 0: every series stands for itself",
 )
 METRIC_OTELBPF_AGENT_LOG_RECORDS = MetricName(
     "otelbpf.agent.log.records",
@@ -403,6 +428,12 @@ METRIC_OTELBPF_AGENT_GUARD_STEPS = MetricName(
 )
 METRIC_OTELBPF_AGENT_GUARD_USAGE = MetricName(
     "otelbpf.agent.guard.usage", "Gauge", "1", "Share of a limit that is used"
+)
+METRIC_OTELBPF_AGENT_STAGE_STATUS = MetricName(
+    "otelbpf.agent.stage.status", "UpDownCounter", "{stage}", "1 for each thread of a stage, by its state"
+)
+METRIC_OTELBPF_AGENT_STAGE_OVERDUE = MetricName(
+    "otelbpf.agent.stage.overdue", "Gauge", "s", "Time that a stage takes more than it may for its piece of work"
 )
 METRIC_OTELBPF_AGENT_HOLD_ROWS = MetricName(
     "otelbpf.agent.hold.rows", "Counter", "{row}", "Rows that waited for their pod to be known, by what came of it"

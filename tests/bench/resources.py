@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SCHED_CLOCK = 2
 RUN_TIME = 0
 MIB = 1 << 20
+RING = "27"
+"""BPF_MAP_TYPE_RINGBUF"""
 
 
 def cpu_s(pid: int) -> float:
@@ -90,6 +92,16 @@ def bpf_runs(pid: int) -> dict[str, Runs]:
         for program in listed
         if program["id"] in numbers
     }
+
+
+def ring_memory(pid: int) -> int:
+    """Bytes of the rings that *pid* holds."""
+    rings = {}
+    for text in _descriptors(pid):
+        fields = dict(re.findall(r"^(map_id|map_type|max_entries):\s*(\d+)$", text, re.MULTILINE))
+        if fields.get("map_type") == RING:
+            rings[fields["map_id"]] = int(fields["max_entries"])
+    return sum(rings.values())
 
 
 def bpf_memory(pid: int) -> int:

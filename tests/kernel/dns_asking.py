@@ -22,7 +22,7 @@ TIMEOUT_S = 0.5
 def config(port: int, *, exclude_self: bool = False, **settings: Any) -> Config:
     default = Config()
     replace = msgspec.structs.replace
-    lookup = replace(default.probes.dns_lookup, **{"ports": (port, 53), "timeout": TIMEOUT_S, **settings})
+    lookup = replace(default.probes.dns_lookup, **{"ports": (port,), "timeout": TIMEOUT_S, **settings})
     return replace(
         default,
         filters=replace(default.filters, exclude_self=exclude_self),
@@ -33,7 +33,7 @@ def config(port: int, *, exclude_self: bool = False, **settings: Any) -> Config:
 def balance(feed: Feed) -> None:
     """The ledger of the probe: nothing is lost in silence."""
     told = len(feed.rows())
-    others = ("filtered", "throttled", "ring_full", "pending_full", "pending")
+    others = ("filtered", "throttled", "ring_full", "pending_full", "unread", "pending")
     assert feed.count("seen") == told + sum(feed.count(term) for term in others)
     assert feed.count("pending") == len(feed.attached.object.map("pending"))
 
@@ -44,7 +44,7 @@ def told_of(feed: Feed, label: str, count: int, sweep: bool = False) -> list[dic
         time.sleep(TIMEOUT_S)
         feed.attached.sweep()
     wire = bytes([len(label)]) + label.lower().encode()
-    rows = feed.where(lambda rows: [wire in message.tobytes().lower() for message in rows["message"]], count)
+    rows = feed.where(lambda rows: [wire in message_of(row).lower() for row in rows], count)
     assert len(rows) >= count, f"{len(rows)} of {count} told; all of them {len(feed.rows())}, {feed.attached.counts}"
     records = []
     for row in sorted(rows, key=lambda row: (row["role"], row["head"]["time_ns"])):
@@ -53,6 +53,12 @@ def told_of(feed: Feed, label: str, count: int, sweep: bool = False) -> list[dic
         assert 0 < record.pop("latency_ns") < record.pop("time_ns") <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         records.append(record)
     return records
+
+
+def message_of(row: Any) -> bytes:
+    """What was captured; what is behind it in the row is of earlier rows."""
+    captured: bytes = row["message"].tobytes()[: row["captured_bytes"]]
+    return captured
 
 
 @contextlib.contextmanager

@@ -123,8 +123,21 @@ class Server:
 
 def read_message(stream: socket.socket) -> bytes:
     """One message of a DNS/TCP stream, or nothing at its end."""
-    prefix = stream.recv(2, socket.MSG_WAITALL)
-    return stream.recv(struct.unpack(">H", prefix)[0], socket.MSG_WAITALL) if len(prefix) == 2 else b""
+    prefix = read_bytes(stream, 2)
+    return read_bytes(stream, struct.unpack(">H", prefix)[0]) if len(prefix) == 2 else b""
+
+
+def read_bytes(stream: socket.socket, count: int) -> bytes:
+    """*count* bytes, fewer at the end; a socket with a timeout does not heed MSG_WAITALL."""
+    found = b""
+    while len(found) < count and (more := stream.recv(count - len(found))):
+        found += more
+    return found
+
+
+def prefixed(*messages: bytes) -> bytes:
+    """Messages as they are in a stream, each behind its length."""
+    return b"".join(struct.pack(">H", len(message)) + message for message in messages)
 
 
 def question(name: str, kind: str = "A", id_: int | None = None, *, edns: bool = False) -> bytes:

@@ -19,7 +19,7 @@ from otelbpf.kernel.libbpf import libbpf
 from otelbpf.probes.dns_lookup import ANSWERED, CLIENT, PROBE, SERVER, TIMED_OUT
 from otelbpf.protocols.dns import parse
 from tests.kernel.dns_asking import TIMEOUT_S, balance, config, tcp, told_of, udp
-from tests.kernel.dns_server import Server, question, read_message, send_many
+from tests.kernel.dns_server import Server, prefixed, question, read_message, send_many
 from tests.kernel.feed import Feed
 from tests.kernel.owner import head
 
@@ -88,10 +88,6 @@ def both(ends: tuple[Any, Any], message: bytes, **others: Any) -> list[dict[str,
 def seen(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The records with the used part of the message only."""
     return [{**record, "message": record["message"][: record["captured_bytes"]]} for record in records]
-
-
-def prefixed(*messages: bytes) -> bytes:
-    return b"".join(struct.pack(">H", len(message)) + message for message in messages)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])

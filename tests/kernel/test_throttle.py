@@ -195,6 +195,21 @@ def test_a_rate_holds_for_each_cgroup_and_comes_back_with_time(place, one, other
             assert 3 < told[role] < 250
 
 
+def test_a_flood_leaves_the_ring_to_its_neighbours(place, one, other):
+    """Nobody reads the ring meanwhile: without a throttle the flood fills it, and what comes after is lost."""
+    with cgroup() as neighbour:
+        for rate, is_throttled in (({"rate": 1, "burst": 20}, True), ("off", False)):
+            with throttled(tcp_connection.PROBE, one, other, neighbour, rate=rate, ring_size=1 << 16) as seen:
+                flood = tcp.tcp_load(tcp.Plan(count=1000, records=False), *ends(place, one, other))
+                little = tcp.tcp_load(tcp.Plan(count=10, records=False), *ends(place, neighbour, neighbour))
+                told = seen.rows()
+                ours = told[told["head"]["cgroup_id"] == neighbour.id]
+                assert (seen.count("ring_full") == 0) is is_throttled
+                assert (len(ours) == TWICE * little.established) is is_throttled
+                summed = int(seen.totals()["events"].sum())
+                assert (len(told) + summed == TWICE * (flood.established + 10)) is is_throttled
+
+
 def test_a_limit_changes_while_programs_run(place, one, other):
     load = tcp.Plan(count=100, records=False)
     with throttled(tcp_connection.PROBE, one, other) as seen:

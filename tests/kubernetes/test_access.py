@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otelbpf.config import Kubernetes, Retry
-from otelbpf.enrich.kubernetes import watch
+from otelbpf.enrich.kubernetes import pace
 from otelbpf.enrich.kubernetes.access import Access
 from otelbpf.enrich.kubernetes.api import Api
 from otelbpf.enrich.kubernetes.refusals import ApiError
@@ -57,7 +57,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ApiServer, O
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test has no time for the waits of a node among many."""
-    monkeypatch.setattr(watch, "BACKOFF", Retry(initial_interval=0.2, max_interval=1.0))
+    monkeypatch.setattr(pace, "BACKOFF", Retry(initial_interval=0.2, max_interval=1.0))
 
 
 class Account:

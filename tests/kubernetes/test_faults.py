@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otelbpf.config import Kubernetes, Retry
-from otelbpf.enrich.kubernetes import api, watch
-from otelbpf.enrich.kubernetes.watcher import Watcher
+from otelbpf.enrich.kubernetes import api, pace, watch
+from otelbpf.enrich.kubernetes.watcher import Watcher, WatchState
 from tests.e2e.polling import wait_for
 from tests.kubernetes.cluster import Objects
 from tests.peers.api_server import ApiServer
@@ -28,11 +28,13 @@ END = bookmark(of_list=True)
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test has no time for the waits of a node among many."""
-    monkeypatch.setattr(watch, "BACKOFF", Retry(initial_interval=0.1, max_interval=0.5))
+    monkeypatch.setattr(pace, "BACKOFF", Retry(initial_interval=0.1, max_interval=0.5))
 
 
-def state(watcher: Watcher, name: str = "pods") -> Any:
-    return next(one for one in watcher.states() if one.name == name)
+def state(watcher: Watcher) -> WatchState:
+    """Of this node's pods, which are watched as soon as it is known which node it is."""
+    none = WatchState("pods", answered=False, since_ns=0, reason="")
+    return next((one for one in watcher.states() if one.name == "pods"), none)
 
 
 def scripted(directory: Path, server: ScriptedApi, **chosen: Any) -> Watcher:

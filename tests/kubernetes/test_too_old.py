@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otelbpf.config import Kubernetes, Retry
-from otelbpf.enrich.kubernetes import watch
+from otelbpf.enrich.kubernetes import pace
 from otelbpf.enrich.kubernetes.holders import packed
 from otelbpf.enrich.kubernetes.watcher import Watcher
 from tests.e2e.polling import wait_for
@@ -43,7 +43,7 @@ def asked(server: ApiServer, path: str, body: Any) -> Any:
 
 
 def test_what_was_missed_is_found_by_a_list(own, monkeypatch):
-    monkeypatch.setattr(watch, "BACKOFF", Retry(initial_interval=0.2, max_interval=1.0))
+    monkeypatch.setattr(pace, "BACKOFF", Retry(initial_interval=0.2, max_interval=1.0))
     server, objects = own
     stays, goes = (objects.pod("shop", name, "n1") for name in ("stays", "goes"))
     objects.running("shop", "stays", "10.0.0.1", {"app": "a" * 64})

@@ -11,7 +11,7 @@ from otelbpf.errors import Unsupported
 from otelbpf.ledger import EventLedger
 from otelbpf.node import Node
 
-COUNTS = {"seen": 10, "filtered": 1, "throttled": 0, "ring_full": 2, "pending_full": 0, "pending": 1}
+COUNTS = {"seen": 10, "filtered": 1, "throttled": 0, "ring_full": 2, "pending_full": 0, "unread": 0, "pending": 1}
 
 
 class Drain:
@@ -36,7 +36,11 @@ def ledger(*waiting: int) -> EventLedger:
 @pytest.mark.parametrize("waiting", [(3,), (0, 3), (4, 2, 3)], ids=["quiet", "on its way", "busy"])
 def test_what_moved_while_it_was_read_is_read_again(waiting):
     assert ledger(*waiting) == EventLedger(
-        seen=10, processed=3, filtered=1, pending=4, lost={"ring_full": 2, "pending_full": 0, "queue_full": 0}
+        seen=10,
+        processed=3,
+        filtered=1,
+        pending=4,
+        lost={"ring_full": 2, "pending_full": 0, "unread": 0, "queue_full": 0},
     )
 
 
@@ -58,8 +62,12 @@ class Ring:
     def catch_up(self, _within_s: float) -> None:
         self.read, self.in_ring = self.in_ring, []
 
-    def take(self) -> list[tuple[int, bytes]]:
-        return [(0, records) for records in self.read]
+    ticks = 1
+
+    def take(self, before_tick: int) -> list[tuple[int, bytes]]:
+        assert before_tick == self.ticks
+        taken, self.read = [(0, records) for records in self.read], []
+        return taken
 
     def carry(self, arrived, _clock_offset_ns) -> None:
         self.carried.append([(part.snapshot, part.rows["number"].tolist()) for part in arrived])
@@ -76,7 +84,7 @@ def carried_by_a_snapshot(alive) -> list[list[tuple[bool, list[int]]]]:
 
 
 def test_a_snapshot_goes_with_the_events_that_happened_before_it():
-    assert carried_by_a_snapshot(np.array([(2,)], ROW).tobytes) == [[(False, [1]), (True, [2])]]
+    assert carried_by_a_snapshot(np.array([(2,)], ROW).tobytes) == [[(False, [1])], [(True, [2])]]
 
 
 def test_a_snapshot_that_the_kernel_cannot_take_just_now_is_left_out():

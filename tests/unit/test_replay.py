@@ -14,6 +14,7 @@ from otelbpf.export.memory import Memory
 from otelbpf.recording import Frame, Recorder, RecordingError
 from tests.unit.enrich.rows import SECOND, rows
 from tests.unit.probes.test_tcp_connection import CLIENT, FAILED, LAYOUT, SNAPSHOT
+from tests.unit.probes.test_totals import TCP as TOTALS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,3 +120,19 @@ def test_values_that_no_kernel_sends_are_one_sentence(tmp_path: Path, frame: Fra
             recorder.write(written)
     with pytest.raises(RecordingError, match="damaged"):
         list(replay.replay(tmp_path / "recording", Config()))
+
+
+def test_sums_of_what_was_throttled_are_counted_as_they_were(tmp_path: Path, memory: Memory) -> None:
+    sums = rows(TOTALS, {"executable": 77, "pid": 4711, "comm": b"curl", "kind": 1, "role": CLIENT, "events": 40})
+    written = Frame("totals", THEN + SECOND, THEN, NAME, sums.tobytes())
+    with Recorder(tmp_path / "recording", LAYOUTS | {("totals", NAME): TOTALS}) as recorder:
+        for frame in (FRAMES[2], written, FRAMES[3], FRAMES[4]):
+            recorder.write(frame)
+    summary = list(replay.replay(tmp_path / "recording", Config()))
+    assert summary[2].split() == [NAME, "42", "2", "0", "40", "0", "0", "0", "balanced"]
+    counted = {
+        point.attributes.get("otelbpf.event.outcome", "told"): point.value
+        for point in memory.points("otelbpf.tcp.closes")
+        if point.resource["service.instance.id"] == "0123/curl"
+    }
+    assert counted == {"told": 1, "throttled": 40}

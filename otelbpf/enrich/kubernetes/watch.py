@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Raw
 from urllib3.exceptions import HTTPError
 
-from otelbpf.config import Retry
 from otelbpf.enrich.kubernetes import listing, objects
+from otelbpf.enrich.kubernetes.pace import SOON, Pace
 from otelbpf.enrich.kubernetes.refusals import FORBIDDEN, GONE, NO_ANSWER, UNAUTHORIZED, ApiError
 from otelbpf.enrich.kubernetes.refusals import sentence as in_words
 from otelbpf.errors import ProtocolError
-from otelbpf.export.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +32,6 @@ RENEWED_AFTER_S = (300, 600)
 """The server ends a watch after a time between these, so that all watches of a cluster do not end at once."""
 SILENT_S = 100.0
 """A server sends a bookmark at least every 75 s: one that says nothing for longer is not there any more."""
-STEADY_S = 10.0
-"""A stream that lasted so long was a good one: after it, waits begin small again."""
 SETTLED_S = 1.0
 """A server that does not take back within this time that a watch goes on has answered."""
 TOO_MANY_REQUESTS, UNAVAILABLE = 429, 503
@@ -45,8 +42,6 @@ NOT_ABOUT_VERSION = (NO_ANSWER, UNAUTHORIZED, FORBIDDEN, TOO_MANY_REQUESTS, UNAV
 GARBAGE_LINES = 100
 """In a row, until a stream is given up."""
 TOLD, MARK, REFUSAL, ANY = map(objects.decoder, (objects.Told[Raw], objects.Mark, objects.Refusal, objects.AnyObject))
-BACKOFF = Retry(initial_interval=1.0, randomization_factor=0.75, multiplier=2.0, max_interval=20.0)
-"""The agents of all nodes lose a server that is restarted at the same moment: they must not come back together."""
 
 
 @dataclass(slots=True)
@@ -89,9 +84,8 @@ class Watch:
     _version: str = ""
     _listed: set[str] | None = None
     _can_stream: bool = True
-    _opened_s: float = 0.0
     _heard_s: float = 0.0
-    _backoff: Backoff = field(default_factory=lambda: Backoff(BACKOFF))
+    _pace: Pace = field(default_factory=Pace)
     _misses: int = 0
     """Refusals since something went well, of those that may mean the version."""
     _garbage: int = 0
@@ -126,7 +120,8 @@ class Watch:
             self._fail("the answer is not what an API server says")
         else:
             self._listed = None if self._version else set()
-            self._opened_s = self._heard_s = time.monotonic()
+            self._pace.opened()
+            self._heard_s = time.monotonic()
             if self.stream.ended:
                 self._ended()
 
@@ -155,7 +150,7 @@ class Watch:
         if now_s - self._heard_s > SILENT_S:
             self._can_stream = self._can_stream and self._listed is None  # a list that never ends is none
             self._fail(f"no word from the API server for {SILENT_S:.0f} s")
-        elif self.health.down_since_ns and self._listed is None and now_s - self._opened_s > SETTLED_S:
+        elif self.health.down_since_ns and self._listed is None and now_s - self._pace.opened_s > SETTLED_S:
             self._well()
 
     def close(self) -> None:
@@ -282,20 +277,20 @@ class Watch:
 
     def _ended(self) -> None:
         """The server closes a watch after its time: it goes on from where it was."""
-        lasted_s = time.monotonic() - self._opened_s
+        lasted_s = time.monotonic() - self._pace.opened_s
         self.close()
         if self._listed is not None:
             self._fail("the list ended in the middle")
         elif lasted_s < SETTLED_S:
             self._fail("the API server ends the watch at once")
         else:
-            self.due_s = self._later_s(None, 0.2)
+            self.due_s = self._pace.again_s(share=SOON)
 
     def _refused(self, error: ApiError) -> None:
         self.close()
         if error.status == GONE and self._version:  # what is missing between then and now is found out by listing
             self._version = ""
-            self.due_s = self._later_s(None, 0.2)
+            self.due_s = self._pace.again_s(share=SOON)
         elif error.status in NO_STREAMING and self._can_stream and not self._version:
             self._can_stream = False
             self.due_s = 0.0
@@ -310,22 +305,11 @@ class Watch:
         self._listed = None
         health = self.health
         health.failures += 1
-        self.due_s = self._later_s(asked_s)
+        self.due_s = self._pace.again_s(asked_s=asked_s)
         if not health.down_since_ns:
             health.down_since_ns, health.reason = time.time_ns(), reason
             self._tell(reason)
         health.reason = reason
-
-    def _later_s(self, asked_s: float | None, share: float = 1.0) -> float:
-        """When to try again: after *share* of a wait that grows until a stream was steady, or what the server asks."""
-        now_s = time.monotonic()
-        if self._opened_s and now_s - self._opened_s > STEADY_S:
-            self._backoff.reset()
-        self._opened_s = 0.0
-        wait_s = self._backoff.wait_s(None) * share
-        if asked_s is not None:
-            wait_s = asked_s * random.uniform(1, 1.5)  # noqa: S311 - no secret
-        return now_s + wait_s
 
     def _tell(self, reason: str) -> None:
         if self.tell is not None:

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import msgspec
-
 from otelbpf.enrich.kubernetes import objects
 from otelbpf.enrich.kubernetes.access import SERVICE_ACCOUNT, Access
 from otelbpf.enrich.kubernetes.api import Api
@@ -25,9 +23,11 @@ from otelbpf.enrich.kubernetes.cluster import Known
 from otelbpf.enrich.kubernetes.conntrack import Conntrack
 from otelbpf.enrich.kubernetes.holders import Holders
 from otelbpf.enrich.kubernetes.listing import PAGE, Resource
-from otelbpf.enrich.kubernetes.refusals import FORBIDDEN, NO_ANSWER, NOT_FOUND, ApiError
+from otelbpf.enrich.kubernetes.refusals import NO_ANSWER, ApiError
 from otelbpf.enrich.kubernetes.tables import Nodes, OwnPods, PeerPods, Services, Slices
 from otelbpf.enrich.kubernetes.watch import Watch
+from otelbpf.enrich.kubernetes.which_node import asked_node
+from otelbpf.pulse import Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -109,6 +109,7 @@ class Watcher:
         self._doing = ""
         self._stopping = threading.Event()
         self._tried = threading.Event()
+        self.pulse = Pulse("kubernetes")
         self._thread = threading.Thread(target=self._run, name="kubernetes", daemon=True)
 
     def __enter__(self) -> Self:
@@ -203,6 +204,7 @@ class Watcher:
         node_due_s = sweep_due_s = 0.0
         while not self._stopping.is_set():
             self._turned_s = now_s = time.monotonic()
+            self.pulse.beat(SWEEP_S)
             if self._own_watch is None and now_s >= node_due_s:
                 self._doing = "to hear which node this is"
                 self._find_node()
@@ -217,6 +219,7 @@ class Watcher:
             if now_s >= sweep_due_s:
                 self._sweep()
                 sweep_due_s = now_s + SWEEP_S
+        self.pulse.end()
         for watch in self._all():
             watch.close()
 
@@ -297,24 +300,8 @@ class Watcher:
         self._node_error = reason
 
     def _asked_node(self) -> str:
-        """The host's name if a node has it, else the node that holds our own pod, else the host's name all the same."""
-        try:
-            self._api.get(f"/api/v1/nodes/{self._host_name.lower()}", {})
-        except ApiError as error:
-            if error.status not in (FORBIDDEN, NOT_FOUND):
-                raise
-        else:
-            return self._host_name.lower()
         pod = self._environ.get("POD_NAME") or self._environ.get("HOSTNAME", "")
-        namespace = self._access.namespace()
-        if pod and namespace:
-            try:
-                body = self._api.get(f"/api/v1/namespaces/{namespace}/pods/{pod}", {})
-                return msgspec.json.decode(body, type=objects.PodObject).spec.node_name or self._host_name.lower()
-            except ApiError as error:
-                if error.status not in (FORBIDDEN, NOT_FOUND):
-                    raise
-        return self._host_name.lower()
+        return asked_node(self._api, self._host_name, self._access.namespace(), pod)
 
     def _told(self, watch: Watch, reason: str) -> None:
         self._told_of(watch.resource.name, reason)

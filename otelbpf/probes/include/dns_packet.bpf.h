@@ -13,7 +13,7 @@
 #define HEADER_BYTES 12
 #define QUESTION_BYTES 264 /* a name of 255, type and class; whole words */
 #define NAME_BYTES 255
-#define SMALLEST_MESSAGE (HEADER_BYTES + 5) /* asks for the root */
+#define MESSAGE_BYTES 512 /* of a message that are told */
 
 #define FLAG_RESPONSE 0x8000
 #define FLAGS_OPCODE 0x7800
@@ -26,48 +26,35 @@ const volatile __u64 dns_ports_1 = 0;
 const volatile __u64 dns_ports_2 = 0;
 const volatile __u64 dns_ports_3 = 0;
 
-/* What makes two messages one lookup. The other end is in it twice over: a client may ask several resolvers with one
- * id on one socket (musl), and a server is asked the same by many. */
-struct pending_key {
-	__u64 cookie;
-	__u64 question; /* hash of the name in lower case, type and class */
-	__u8 remote_address[16];
-	__u16 remote_port;
-	__u16 id;
-	__u8 role;
-	__u8 transport;
-	__u16 zero;
-};
-
 /* A message where it lies, and its end points. */
 struct message {
-	struct pending_key key;
+	__u64 cookie;   /* of the socket; of a TCP server's, what stands for the connection */
+	__u64 question; /* hash of the name in lower case, type and class; 0 = there is none that can be read */
+	__u64 memory;   /* where the message lies when it was gathered from several segments; 0 = in the packet */
+	__u64 fits;     /* how well it fits each question that it may answer: a byte each, a bit each way */
+	__u8 remote_address[16];
+	__u8 local_address[16];
 	__u32 offset; /* of its header in the packet */
 	__u32 bytes;
-	__u32 present; /* in this packet */
-	__u16 flags;
-	__u16 answers;
-	__u16 question_type;
-	__u16 question_class;
-	__u16 question_bytes;
+	__u32 present;  /* in this packet */
+	__u32 sequence; /* of the segment that it is in; 0 over UDP */
+	__u16 remote_port;
 	__u16 local_port;
-	__u8 local_address[16];
-	__u8 family;
-	bool sent;
-	bool to_resolver;
-	bool from_resolver;
-};
-
-/* The beginning of a message as it is on the wire. The question begins on a word, for the hash. */
-struct opening {
-	__u32 name_bytes; /* not on the wire: what question_hash() finds, with the zero at its end */
 	__u16 id;
 	__u16 flags;
 	__u16 questions;
 	__u16 answers;
-	__u16 authorities;
-	__u16 additionals;
-	__u8 question[QUESTION_BYTES];
+	__u16 question_type;
+	__u16 question_class;
+	__u16 question_bytes;
+	__u8 family;
+	__u8 transport;
+	__u8 role;
+	bool sent;
+	bool connected;
+	bool to_resolver;
+	bool from_resolver;
+	bool unsure; /* whether a message begins here at all */
 };
 
 /* Stops clang from deriving the bound of a length from what it knows: the verifier does not. */
@@ -75,62 +62,135 @@ struct opening {
 
 #define EACH_BYTE(byte) (0x0101010101010101ULL * (byte))
 
-/* Eight bytes at a time up to the zero that ends the name. A function of its own that is verified once. */
-__noinline __u64 question_hash(struct opening *opening)
+/* `bytes` of the message from `at` on; not 0 when there are not so many. */
+static __always_inline long read_bytes(struct __sk_buff *skb, const struct message *message, __u32 at, void *to,
+				       __u32 bytes)
 {
-	if (!opening)
+	if (message->memory)
+		return bpf_probe_read_kernel(to, bytes, (void *)(message->memory + at));
+	return bpf_skb_load_bytes(skb, message->offset + at, to, bytes);
+}
+
+#define CHUNK_BYTES 64
+#define CHUNKS 4        /* hold a name of 255 bytes, with the zero at its end */
+#define CHUNK_LABELS 32 /* the shortest have two bytes */
+#define LABEL_BYTES 63
+
+struct chunk {
+	__u64 words[CHUNK_BYTES / 8];
+};
+
+/* Functions that are not static are verified once, not for each path that leads to them.
+ * Follows the labels of a name through the part of it that begins at `base`. `at` is where the next label begins, from
+ * the beginning of the name. Returns the bytes of the name when it ends here, else 0; < 0 when it is none. */
+__noinline int follow_labels(struct chunk *chunk, __u32 base, __u32 *at)
+{
+	const __u8 *bytes = (const __u8 *)chunk;
+
+	if (!chunk || !at)
+		return -1;
+
+	for (int i = 0; i < CHUNK_LABELS; i++) {
+		__u32 here = *at - base;
+
+		OPAQUE(here);
+		if (here >= CHUNK_BYTES)
+			return 0;
+		__u8 length = bytes[here];
+
+		if (!length)
+			return *at + 1;
+		if (length > LABEL_BYTES)
+			return -1;
+		*at += length + 1;
+	}
+	return 0;
+}
+
+/* In lower case, as answers may have another. `end` bytes of the chunk belong to the name. */
+__noinline __u64 hash_chunk(__u64 hash, struct chunk *chunk, __u32 end)
+{
+	if (!chunk)
 		return 0;
-	const __u64 *words = (const __u64 *)opening->question;
-	__u64 hash = 0;
+	for (__u32 i = 0; i < CHUNK_BYTES / 8 && i * 8 < end; i++) {
+		__u64 word = chunk->words[i];
+		__u32 left = end - i * 8;
 
-	for (int i = 0; i < QUESTION_BYTES / 8; i++) {
-		__u64 word = words[i];
-		__u64 zeros = (word - EACH_BYTE(0x01)) & ~word & EACH_BYTE(0x80);
-		__u64 before =
-			((zeros & -zeros) >> 7) - 1; /* the bytes before the first zero; all when there is none */
-
-		word = (word & before) | EACH_BYTE(0x20);
-		hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+		if (left < 8)
+			word &= (1ULL << left * 8) - 1;
+		hash = (hash ^ (word | EACH_BYTE(0x20))) * 0x9e3779b97f4a7c15ULL;
 		hash ^= hash >> 32;
-		if (zeros) {
-			opening->name_bytes = i * 8 + (((before & EACH_BYTE(1)) * EACH_BYTE(1)) >> 56) + 1;
-			break;
-		}
 	}
 	return hash;
 }
 
-/* Reads header and question into the message; -1 when it is none that we follow: one plain question. */
-static __noinline int read_question(struct __sk_buff *skb, struct message *message)
+/* Where the name at the beginning of the questions ends, and its hash; not more than 0 when it is none. By pieces: a
+ * whole name on the stack would be half of the stack. */
+__noinline int read_name(struct __sk_buff *skb, struct message *message)
 {
-	struct opening opening = {};
-	__u64 bytes = message->present;
+	__u32 at = 0;
 
-	OPAQUE(bytes);
-	if (bytes < SMALLEST_MESSAGE)
-		return -1;
-	if (bytes > HEADER_BYTES + QUESTION_BYTES)
-		bytes = HEADER_BYTES + QUESTION_BYTES;
-	if (bpf_skb_load_bytes(skb, message->offset, &opening.id, bytes))
-		return -1;
-	message->flags = bpf_ntohs(opening.flags);
-	if ((message->flags & FLAGS_OPCODE) || opening.questions != bpf_htons(1))
-		return -1;
+	if (!message)
+		return 0;
+	for (__u32 i = 0; i < CHUNKS; i++) {
+		struct chunk chunk = {};
+		__u32 base = i * CHUNK_BYTES;
 
-	__u64 hash = question_hash(&opening);
-	__u64 name_bytes = opening.name_bytes; /* 64 bits: a bound of a widened copy would not count */
+		if (message->present <= HEADER_BYTES + base)
+			return 0;
+		__u64 bytes = message->present - HEADER_BYTES - base;
 
-	OPAQUE(name_bytes);
-	if (name_bytes == 0 || name_bytes > NAME_BYTES || name_bytes + 4 + HEADER_BYTES > bytes)
-		return -1;
-	const __u8 *tail = opening.question + name_bytes;
+		OPAQUE(bytes);
+		if (bytes > CHUNK_BYTES)
+			bytes = CHUNK_BYTES;
+		if (bytes == 0 || read_bytes(skb, message, HEADER_BYTES + base, &chunk, bytes))
+			return 0;
+		int end = follow_labels(&chunk, base, &at);
 
+		if (end < 0 || end > NAME_BYTES)
+			return 0;
+		message->question = hash_chunk(message->question, &chunk, end > 0 ? end - base : CHUNK_BYTES);
+		if (end > 0)
+			return end;
+	}
+	return 0;
+}
+
+static __always_inline void read_question(struct __sk_buff *skb, struct message *message)
+{
+	__u8 tail[4];
+
+	message->question = message->question_bytes = 0;
+	if (message->questions != 1)
+		return;
+	int name_bytes = read_name(skb, message);
+
+	if (name_bytes <= 0 || message->present < HEADER_BYTES + name_bytes + sizeof(tail) ||
+	    read_bytes(skb, message, HEADER_BYTES + name_bytes, tail, sizeof(tail))) {
+		message->question = 0;
+		return;
+	}
 	message->question_type = tail[0] << 8 | tail[1];
 	message->question_class = tail[2] << 8 | tail[3];
-	message->question_bytes = name_bytes + 4;
-	message->answers = bpf_ntohs(opening.answers);
-	message->key.id = bpf_ntohs(opening.id);
-	message->key.question = hash ^ ((__u64)message->question_type << 16 | message->question_class);
+	message->question_bytes = name_bytes + sizeof(tail);
+	message->question ^= (__u64)message->question_type << 16 | message->question_class;
+	message->question += !message->question; /* 0 says that there is none */
+}
+
+/* -1 when it is no message of a kind that we follow. */
+static __always_inline int read_message(struct __sk_buff *skb, struct message *message)
+{
+	__be16 header[HEADER_BYTES / 2];
+
+	if (message->present < HEADER_BYTES || read_bytes(skb, message, 0, header, HEADER_BYTES))
+		return -1;
+	message->id = bpf_ntohs(header[0]);
+	message->flags = bpf_ntohs(header[1]);
+	message->questions = bpf_ntohs(header[2]);
+	message->answers = bpf_ntohs(header[3]);
+	if (message->flags & FLAGS_OPCODE)
+		return -1;
+	read_question(skb, message);
 	return 0;
 }
 
@@ -163,12 +223,12 @@ static __always_inline void read_addresses(struct __sk_buff *skb, bool v6, __u8 
  * (Docker's 127.0.0.11, a service address of Kubernetes) bears others when it leaves, and its answer these. */
 static __always_inline bool read_ends_of_socket(struct __sk_buff *skb, struct message *message, bool v6)
 {
-	__u32 *remote = (__u32 *)message->key.remote_address, *local = (__u32 *)message->local_address;
+	__u32 *remote = (__u32 *)message->remote_address, *local = (__u32 *)message->local_address;
 	struct bpf_sock *sk = skb->sk;
 
 	if (!sk || !sk->dst_port)
 		return false;
-	message->key.remote_port = bpf_ntohs(sk->dst_port);
+	message->remote_port = bpf_ntohs(sk->dst_port);
 	message->local_port = sk->src_port;
 	if (!v6) {
 		__u32 far = sk->dst_ip4, near = sk->src_ip4;
@@ -194,32 +254,14 @@ static __always_inline bool read_ends_of_socket(struct __sk_buff *skb, struct me
 /* Docker's resolver for user-defined networks: what is sent to its port 53 leaves, by NAT, to a port it chose. */
 #define DOCKER_RESOLVER 0x7f00000b /* 127.0.0.11 */
 
-static __always_inline bool is_connected_to_resolver(struct __sk_buff *skb)
+/* A socket that is not connected does not say which port it meant: whether it is DNS is then seen by the message. */
+static __always_inline bool goes_to_resolver(struct __sk_buff *skb, __u32 transport)
 {
 	struct bpf_sock *sk = skb->sk;
 
-	return sk && is_dns_port(bpf_ntohs(sk->dst_port));
-}
-
-/* TCP may send and receive a segment again: only what is new there counts. */
-static __always_inline bool is_repeated(struct __sk_buff *skb, __u32 sequence, bool sent)
-{
-	struct bpf_sock *sk = skb->sk;
-	struct bpf_tcp_sock *tcp;
-
 	if (!sk)
 		return false;
-	sk = bpf_sk_fullsock(sk);
-	if (!sk)
-		return false;
-	tcp = bpf_tcp_sock(sk);
-	if (!tcp)
-		return false;
-	__u32 next_sent = tcp->snd_nxt, next_received = tcp->rcv_nxt;
-
-	OPAQUE(next_sent); /* as above */
-	OPAQUE(next_received);
-	return (__s32)(sequence - (sent ? next_sent : next_received)) < 0;
+	return sk->dst_port ? is_dns_port(bpf_ntohs(sk->dst_port)) : transport == IPPROTO_UDP;
 }
 
 /* Where the transport header is; 0 when extension headers hide it. Returns its protocol through `transport`. */

@@ -24,6 +24,7 @@ struct event_counts {
 	__u64 throttled;
 	__u64 ring_full;    /* lost */
 	__u64 pending_full; /* lost */
+	__u64 unread;       /* lost: it went by, and could not be read or told whose it was */
 	__s64 pending;      /* seen, not told yet (a question without its answer) */
 };
 struct event_counts event_counts;

@@ -114,3 +114,15 @@ static __always_inline __u32 netns_of(struct task_struct *task)
 {
 	return task->nsproxy->net_ns->ns.inum;
 }
+
+/* Runs `step(i, state)` until it says 1, `count` times at most. By a helper (5.17) the verifier looks at it once;
+ * without, a few turns have to do: each is looked at. */
+#define TURNS_WITHOUT_HELPER 8
+#define REPEAT(count, step, state)                                                                          \
+	do {                                                                                                \
+		if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop))                            \
+			bpf_loop(count, step, state, 0);                                                    \
+		else                                                                                        \
+			for (__u32 turn_ = 0; turn_ < TURNS_WITHOUT_HELPER && !step(turn_, state); turn_++) \
+				;                                                                           \
+	} while (0)

@@ -117,13 +117,13 @@ static __always_inline __u8 role_by_counters(const struct tcp_sock *tcp, __u8 st
 }
 
 static __always_inline void fill(struct tcp_connection *event, struct sock *sk, const struct tcp_sock *tcp,
-				 const struct connection *connection, __u8 kind)
+				 const struct connection *connection, __u8 kind, __u64 now)
 {
 	__u32 ours = our_first_sequence(tcp), theirs = their_first_sequence(tcp);
 	__u32 min_rtt_us = tcp->rtt_min.s[0].v;
 
 	event->head = connection->owner;
-	event->head.time_ns = bpf_ktime_get_boot_ns();
+	event->head.time_ns = now;
 	event->cookie = bpf_get_socket_cookie(sk);
 	event->start_ns = connection->start_ns;
 	event->handshake_ns = connection->handshake_ns;
@@ -175,11 +175,11 @@ static __always_inline bool wanted(const struct sock *sk, const struct tcp_sock 
 
 /* Room for a record of this connection, filled, or NULL and the loss is counted. */
 static __always_inline struct tcp_connection *record(struct sock *sk, const struct tcp_sock *tcp,
-						     const struct connection *connection, __u8 kind)
+						     const struct connection *connection, __u8 kind, __u64 now)
 {
 	struct tcp_connection *event = event_reserve(sizeof(*event), sizeof(*event));
 
 	if (event)
-		fill(event, sk, tcp, connection, kind);
+		fill(event, sk, tcp, connection, kind, now);
 	return event;
 }

@@ -59,6 +59,7 @@ struct throttled {
 };
 EVENT(throttled_key);
 EVENT(throttled);
+EVENT(event_head);
 
 /* Two, so that one is still while it is read: user space puts the other in its place, and the kernel returns from that
  * when no program uses the first any more. Allocated beforehand: an allocation may fail here, and would bend a sum. In

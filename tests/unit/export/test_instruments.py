@@ -31,6 +31,7 @@ NUMBERS = AgentNumbers(
     statuses=[ProbeStatus("tcp_connection", "tp_btf", "degraded"), ProbeStatus("dns_lookup", "", "off")],
     run_times={"tcp_connection": RunTime(1_500_000_000, 3)},
     maps={"pending": MapFill(1, 2)},
+    overflows={"throttle_totals": 3},
     caches={"process": (1, 2, 3, 4)},
     series={"otelbpf.tcp.io": 5},
 )

@@ -61,7 +61,7 @@ def test_what_has_no_array_form_is_refused_with_a_sentence(sample, struct, sente
 
 def test_variables_stand_apart_and_have_their_types(sample):
     counts = sample.variable("event_counts", ".bss")[1]
-    assert counts.names == ("seen", "filtered", "throttled", "ring_full", "pending_full", "pending")
+    assert counts.names == ("seen", "filtered", "throttled", "ring_full", "pending_full", "unread", "pending")
     assert sample.variable("some_ports", ".rodata")[1] == np.dtype(("<u2", (4,)))
     assert sample.variable("wanted", ".rodata")[1] == np.dtype("?")
     places = sorted(place for place in sample.variables.values() if place.section == ".bss")

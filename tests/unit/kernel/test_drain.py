@@ -6,6 +6,7 @@ from mmap import PAGESIZE
 import pytest
 
 from otelbpf.errors import OtelbpfError
+from otelbpf.kernel import drain as drain_module
 from otelbpf.kernel.drain import Drain, Source
 from otelbpf.kernel.ring import Ring
 from tests.unit.kernel.fake_ring import FakeRing
@@ -104,3 +105,21 @@ def test_catching_up_waits_for_what_the_rings_hold(rings):
         drain.stop()
         tcp.put(b"\1")
         drain.catch_up(10)  # nobody reads any more: does not wait for it
+
+
+def test_what_is_much_is_taken_in_slices_of_whole_ticks(rings, monkeypatch):
+    (tcp, dns), sources = rings
+    monkeypatch.setattr(drain_module, "_SLICE_BYTES", 2 * STRIDE)
+    monkeypatch.setattr(drain_module, "PLENTY_BYTES", 6 * STRIDE)
+    with Drain(sources, 1 << 20) as drain:
+        for value in range(3):
+            assert not drain.plenty.is_set()
+            tcp.put(bytes([value]))
+            dns.put(bytes([10 + value]))
+            drain.catch_up(10)
+        assert drain.plenty.wait(10)
+        now = drain.ticks
+        tcp.put(b"\3")
+        drain.catch_up(10)
+        assert [counted(drain.take(now)) for _ in range(4)] == [{0: [n], 1: [10 + n]} for n in range(3)] + [{}]
+        assert (drain.pending(0), drain.pending(1)) == (1, 0)

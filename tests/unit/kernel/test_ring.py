@@ -55,7 +55,7 @@ def test_nothing_is_read_beyond_the_limit(reader):
 
 def test_a_batch_has_a_bound(reader):
     fake = FakeRing(PAGESIZE, 8)
-    with reader(fake.fd, PAGESIZE, 8, max_batch=3) as ring:
+    with reader(fake.fd, PAGESIZE, 8, max_batch_bytes=3 * 16) as ring:
         for value in range(7):
             fake.put(number(value))
         assert [payloads(ring.drain(ring.producer), 16) for _ in range(3)] == [[0, 1, 2], [3, 4, 5], [6]]
@@ -156,7 +156,7 @@ def test_any_interleaving_reads_every_committed_record_once_and_in_order(acts, r
     busy: list[tuple[int, int]] = []
     committed: set[int] = set()
     read: list[int] = []
-    with Ring(fake.fd, PAGESIZE, fake.record_bytes, max_batch=16) as ring:
+    with Ring(fake.fd, PAGESIZE, fake.record_bytes, max_batch_bytes=16 * 32) as ring:
         for value, act in enumerate(acts):
             if act in {"put", "reserve"} and (position := fake.reserve(number(value))) is not None:
                 busy.append((position, value))

@@ -90,7 +90,7 @@ def test_the_cache_of_messages_is_bounded() -> None:
     batch = Batch("dns_lookup", np.concatenate(rows), 0)
     for _ in range(2):
         reading.add_messages(batch, np.ones(300, np.bool_))
-    assert reading.sizes() == {"messages": 300, "questions": 45, "kinds": 0}
+    assert reading.sizes() == {"messages": 300, "questions": 45, "kinds": 0, "codes": 0}
     dns_reading_limit = dns_reading.MESSAGES
     many = np.concatenate([row(answer(f"n{i}.org", "A")) for i in range(dns_reading_limit // 4)])
     for start in range(8):
@@ -113,6 +113,7 @@ def test_codes_and_errors(code: int, error: int) -> None:
 def test_a_timeout_has_no_code_and_no_answers() -> None:
     batch = prepared(row(QUESTION, kind=TIMED_OUT, flags=0, question_type=28))
     assert batch.number("response_code").tolist() == [-1]
+    assert facts(batch, "outcome") == [{}]
     assert batch.number("error").tolist() == [4]
     assert batch.number("answers").tolist() == [-1]
     assert facts(batch, "question") == [{names.DNS_QUESTION_NAME: "silent.example"}]
@@ -153,6 +154,29 @@ def test_nonsense_is_counted_and_left_out() -> None:
         assert len(batch) == 1
         assert prepare.undecodable == total
         assert facts(batch, "answer") == [{names.DNS_ANSWERS: ["192.0.2.1"], names.OTELBPF_DNS_TTL: 300}]
+
+
+def test_of_an_answer_that_is_nonsense_the_header_and_the_question_count() -> None:
+    prepare = DnsLookups(Config())
+    cut, worse = row(ADDRESS[:-3]), row(answer("a.org", "A", code=3, edns=True)[:-4], question_type=28)
+    batch = prepared(cut, worse, prepare=prepare)
+    assert prepare.undecodable == 0
+    assert facts(batch, "question") == [{names.DNS_QUESTION_NAME: name} for name in ("www.example.org", "a.org")]
+    assert facts(batch, "answer") == [{}, {}]
+    assert facts(batch, "outcome") == [{names.OTELBPF_DNS_RESPONSE_CODE: code} for code in ("NOERROR", "NXDOMAIN")]
+    assert batch.number("error").tolist() == [0, 1]
+
+
+def test_a_code_that_nobody_has_been_given_has_its_number() -> None:
+    batch = prepared(row(answer("a.org", "A", edns=True, code=3841)))
+    assert facts(batch, "outcome") == [{names.OTELBPF_DNS_RESPONSE_CODE: "RCODE3841"}]
+
+
+def test_the_whole_code_of_what_a_server_here_answers() -> None:
+    """Also where the header has only some bits of it, and says NOERROR or YXRRSET."""
+    rows = [row(answer("a.org", "A", edns=True, code=code), role=SERVER) for code in (16, 23, 5)]
+    batch = prepared(*rows, row(ADDRESS, role=SERVER))
+    assert batch.number("response_code").tolist() == [16, 23, 5, 0]
 
 
 def test_of_a_large_message_the_captured_part_counts() -> None:
@@ -214,10 +238,9 @@ def test_every_packet_passes(section: str) -> None:
     """The compiled program: its only way out comes right behind `r0 = 1`, and no jump leads between the two."""
     (code,) = (found.content for found in sections(object_path("dns_lookup").read_bytes()) if found.name == section)
     instructions = [code[at : at + 8] for at in range(0, len(code), 8)]
-    exits = [at for at, instruction in enumerate(instructions) if instruction[0] == EXIT]
-    assert exits == [len(instructions) - 1]
-    assert instructions[exits[0] - 1] == RETURN_ONE
-    assert exits[0] not in set(jump_targets(instructions))
+    (way_out,) = (at for at, instruction in enumerate(instructions) if instruction[0] == EXIT)
+    assert instructions[way_out - 1] == RETURN_ONE
+    assert way_out not in set(jump_targets(instructions))
 
 
 def jump_targets(instructions: list[bytes]) -> list[int]:

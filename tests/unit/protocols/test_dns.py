@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from otelbpf.errors import ProtocolError
 from otelbpf.protocols.dns import MAX_RECORDS, Message, parse
-from otelbpf.protocols.dns_registry import RESPONSE_CODES, type_name
+from otelbpf.protocols.dns_registry import response_code_name, type_name
 
 
 def answer(question: str, type_: str, *records: tuple[str, str, str], ttl: int = 300, **options: object) -> bytes:
@@ -131,7 +131,7 @@ def test_names_are_kept_as_asked(asked: str, text: str) -> None:
     assert parse(answer(asked, "A")).name == text
 
 
-@pytest.mark.parametrize("code", sorted(RESPONSE_CODES))
+@pytest.mark.parametrize("code", [*range(24), 24, 3840, 3841, 4095])
 def test_response_codes_with_the_bits_of_opt(code: int) -> None:
     for records in ((), (("a.org", "A", "192.0.2.1"),)):
         wire = answer("a.org", "A", *records, edns=True, code=code)
@@ -139,9 +139,9 @@ def test_response_codes_with_the_bits_of_opt(code: int) -> None:
 
 
 def test_names_of_codes_and_types_are_the_registered_ones() -> None:
-    for code, name in RESPONSE_CODES.items():
-        theirs = "BADVERS" if code == 16 else dns.rcode.to_text(dns.rcode.Rcode.make(code))
-        assert name in (theirs, f"RCODE{code}")
+    given = {code: "BADVERS" if code == 16 else code.name for code in dns.rcode.Rcode}
+    for code in range(4096):
+        assert response_code_name(code) == given.get(code, f"RCODE{code}")
     for number in {*range(1, 300), 32768, 32769, 65280}:
         names = {type_name(number), dns.rdatatype.to_text(dns.rdatatype.RdataType.make(number))}
         assert len(names - {f"TYPE{number}"}) <= 1

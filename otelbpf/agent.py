@@ -20,7 +20,7 @@ from otelbpf.enrich import Enrichment, kubernetes
 from otelbpf.enrich.kubernetes.cluster import Recorder as ClusterRecorder
 from otelbpf.enrich.machine import Machine
 from otelbpf.enrich.machine import Recorder as MachineRecorder
-from otelbpf.errors import CannotRun
+from otelbpf.errors import CannotRun, Hangs
 from otelbpf.export import exporters
 from otelbpf.export.numbers import ProbeStatus
 from otelbpf.export.telemetry import Telemetry
@@ -42,7 +42,7 @@ from otelbpf.tape import Tape
 if TYPE_CHECKING:
     import threading
     from collections import deque
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from otelbpf.config import Config
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from otelbpf.export import Exporters
     from otelbpf.export.numbers import AgentNumbers
     from otelbpf.guards.memory import Bound
+    from otelbpf.guards.watchdog import Watchdog
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.kernel.object import Object
     from otelbpf.reload import Wish
@@ -65,6 +66,8 @@ SWITCH_INTERVAL_S = 0.001
 """A thread that encodes must not keep the drain from its rings for the interpreter's usual 5 ms."""
 WAITING_BYTES = 48 << 20
 """Of each probe, between drain and line: most of a second of the most that a node may see; used in a stall only."""
+LINE_ENDS_S = 5.0
+"""For the tick that it is in, when the time to stop is short."""
 WAITING_SHARE = 0.1
 """Of the memory limit."""
 
@@ -110,28 +113,32 @@ def run(
         if watcher is not None:
             watcher.wait(config.kubernetes.hold)  # what exists already, and what comes first, finds its names
         node.adopt()
-        guarding = guards(config, bounds, outputs, line.logs.sampling)
-        node.guards = guarding.states
         collecting = Timer(config.metrics.interval, node.collect)
         conveyor = open_.enter_context(Conveyor(node.tick, [collecting, *_timers(node)], drain.arrived, drain.plenty))
+        own = [drain.pulse, conveyor.pulse, *([] if watcher is None else [watcher.pulse])]
+        guarding = guards(config, bounds, outputs, line.logs.sampling, conveyor.pace, lambda: [*own, *outputs.pulses()])
+        node.guards = guarding
         telemetry = open_.enter_context(_telemetry(config, outputs, machine, tried, node))
         running = Running(outputs, node, line, conveyor, collecting, telemetry, partial(_filter, probes, machine))
         reload = Reload(config, wish, running)
         if watcher is not None:
             watcher.on_change = telemetry.kubernetes_changed
-        guarding.on_change = telemetry.detail_changed
+        guarding.on_change, guarding.on_stage = telemetry.detail_changed, telemetry.stage_changed
         open_.enter_context(guarding)
         ready = _ready(probes, started)
         telemetry.started(ready)
-        threads = {"drain": lambda: drain.alive, "line": lambda: conveyor.alive, "export": lambda: outputs.alive}
-        health.running(threads, ready, lambda: kubernetes.told(watcher))
+        health.running(guarding.watchdog.troubles, ready, lambda: kubernetes.told(watcher))
         yield ready
         said = [guarding.sentences, *([] if watcher is None else [watcher.sentences])]
-        yield from _wait(ending, lambda: outputs.alive and conveyor.failure is None, seconds, said, reload)
+        all_runs = partial(_all_run, outputs, conveyor)
+        hangs = yield from _wait(ending, all_runs, seconds, said, reload, guarding.watchdog)
         health.stopping()
         guarding.stop()
         deadline = time.monotonic() + reload.config.shutdown_timeout
-        conveyor.stop()
+        if hangs or not conveyor.stop(deadline + LINE_ENDS_S):
+            outputs.flush(deadline)
+            open_.pop_all()
+            raise Hangs(f"{hangs or 'the line does not end'}; the agent ends without a summary, to be started again")
         conveyor.check()
         node.finish()
         yield from _flushed(outputs, node, telemetry, deadline, started)
@@ -235,14 +242,22 @@ def _waiting_bytes(bounds: Sequence[Bound]) -> int:
     return WAITING_BYTES if least is None else min(WAITING_BYTES, int(least * WAITING_SHARE))
 
 
+def _all_run(outputs: Exporters, conveyor: Conveyor) -> bool:
+    return outputs.alive and conveyor.failure is None
+
+
 def _wait(
     ending: threading.Event,
     all_runs: Callable[[], bool],
     seconds: float | None,
     said: Sequence[deque[str]],
     reload: Reload,
-) -> Iterator[str]:
-    """Until the end, or until not *all_runs*; gives what is *said* meanwhile, and reloads when that is wanted."""
+    watchdog: Watchdog,
+) -> Generator[str, None, str]:
+    """Until the end, or until not *all_runs*; gives what is *said* meanwhile, and reloads when that is wanted.
+
+    Returns what hangs for good, if that is why it ends.
+    """
     until = None if seconds is None else time.monotonic() + seconds
     while not ending.is_set() and all_runs():
         left = WATCH_INTERVAL_S if until is None else min(WATCH_INTERVAL_S, until - time.monotonic())
@@ -252,5 +267,8 @@ def _wait(
         for sentences in said:
             while sentences:
                 yield f"otelbpf: {sentences.popleft()}"
+        if hangs := watchdog.hopeless():
+            return hangs
         if not ending.is_set():
             yield from reload.sentences()
+    return ""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from otelbpf import __version__
-from otelbpf.errors import CannotRun, ConfigError, OtelbpfError, described
+from otelbpf.errors import CannotRun, ConfigError, Hangs, OtelbpfError, described
 from otelbpf.voice import Voice
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
         code = 0
+    except Hangs as error:
+        _refuse(error, 1)
+        os._exit(1)
     except (CannotRun, ConfigError) as error:
         code = _refuse(error, 2)
     except OtelbpfError as error:

@@ -3,6 +3,7 @@
 OtelbpfError            whatever the user can cause or cure: one line that says what, where and what to do
 ├── ConfigError         a setting, a file or a variable is wrong; names the file, the line and the key
 ├── CannotRun           the kernel, the machine or the permissions do not allow the agent to run at all
+├── Hangs               a stage hangs for good: the process has to end without waiting for it
 ├── Unsupported         this kernel cannot do one thing; an answer that picks the next way, not a failure
 ├── VerifierError       the kernel refused a program; carries the last lines of its log
 └── ProtocolError       bytes from the network that are not what they should be; counted, never shown
@@ -24,6 +25,10 @@ class ConfigError(OtelbpfError):
 
 class CannotRun(OtelbpfError):  # noqa: N818 - reads as a sentence where it is raised
     """The agent cannot start here."""
+
+
+class Hangs(OtelbpfError):  # noqa: N818 - reads as a sentence where it is raised
+    """Nothing was closed: what hangs would hold each that waits for it. Whoever catches it ends the process at once."""
 
 
 class Unsupported(OtelbpfError):  # noqa: N818 - an answer, not an error

@@ -11,7 +11,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
 
 REQUEST_S = 1.0
 """For one client, in all. The standard library's server has a limit for each read only, so that a client that sends a
@@ -38,7 +38,7 @@ class Health:
     def __init__(self, endpoint: str) -> None:
         self.trouble = ""
         self._endpoint = endpoint
-        self._alive: Mapping[str, Callable[[], bool]] = {}
+        self._troubles: Callable[[], Sequence[str]] = tuple
         self._ready = ""
         self._watches: Callable[[], str] = str
         self._not_ready = "starting"
@@ -70,16 +70,16 @@ class Health:
         return int(self._listener.getsockname()[1]) if self._listener is not None else 0
 
     def running(
-        self, alive: Mapping[str, Callable[[], bool]], ready: str, watches: Callable[[], str] | None = None
+        self, troubles: Callable[[], Sequence[str]], ready: str, watches: Callable[[], str] | None = None
     ) -> None:
-        """From now on the agent is ready, which *ready* says in words, and lives as long as all of *alive* (by name);
+        """From now on the agent is ready, which *ready* says in words, and healthy while there are no *troubles*;
         *watches* gives how those of the API server fare, if there are any."""
-        self._alive, self._ready, self._not_ready = alive, ready, ""
+        self._troubles, self._ready, self._not_ready = troubles, ready, ""
         self._watches = watches or str
 
     def stopping(self) -> None:
         """From now on it is not ready, and threads may end."""
-        self._alive, self._not_ready = {}, "stopping"
+        self._troubles, self._not_ready = tuple, "stopping"
 
     def answer(self, request: str) -> Answer:
         """What the first line of a request is answered."""
@@ -96,8 +96,8 @@ class Health:
         return self._health() if path == "/healthz" else self._readiness()
 
     def _health(self) -> Answer:
-        ended = [name for name, alive in self._alive.items() if not alive()]
-        return Answer(503, f"does not run any more: {', '.join(ended)}") if ended else Answer(200, "ok")
+        troubles = self._troubles()
+        return Answer(503, "; ".join(troubles)) if troubles else Answer(200, "ok")
 
     def _readiness(self) -> Answer:
         return Answer(503, self._not_ready) if self._not_ready else Answer(200, self._ready)

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from otelbpf.batch import Batch
+from otelbpf.errors import OtelbpfError
 from otelbpf.ledger import EventLedger
+from otelbpf.pulse import Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,8 +37,10 @@ PIECE_ROWS = 8192
 RECORD_ROWS = 2048
 """Rows that become records at a time: after a stall a tick may bring a hundred times as many, and each takes some 4 kB
 on the way."""
-HANGS_S = 60.0
-"""A tick takes milliseconds. One that takes so long never ends, and a restart is the only cure."""
+TICK_S = 0.1
+LEFT_BEHIND_S = 1.0
+"""A thread that hangs does not hold the end of an agent that ends because of it."""
+PAUSED_WITHIN_S = 10.0
 
 
 @dataclass(slots=True)
@@ -184,7 +188,7 @@ class Conveyor:
         timers: Sequence[Timer],
         arrived: threading.Event,
         plenty: threading.Event,
-        tick_s: float = 0.1,
+        tick_s: float = TICK_S,
     ) -> None:
         self._tick = tick
         self._timers = timers
@@ -194,38 +198,47 @@ class Conveyor:
         self._turn = threading.Lock()
         self._stopping = threading.Event()
         self.failure: BaseException | None = None
-        self._turned = 0.0
+        self.pulse = Pulse("line")
         self._thread = threading.Thread(target=self._run, name="line", daemon=True)
 
     def __enter__(self) -> Self:
-        self._turned = now = time.monotonic()
+        now = time.monotonic()
         for timer in self._timers:
             timer.due = now + timer.interval_s
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.stop(None if kind is None else time.monotonic() + LEFT_BEHIND_S)
 
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs and does not hang."""
-        turns_within = min((timer.interval_s for timer in self._timers), default=1.0) + HANGS_S
-        return self._thread.is_alive() and time.monotonic() - self._turned < turns_within
+    def stop(self, deadline: float | None = None) -> bool:
+        """Ends the thread after the tick it is in; what has not been taken is left to the caller. May be called twice.
 
-    def stop(self) -> None:
-        """Ends the thread after the tick it is in; what has not been taken is left to the caller. May be called twice."""
+        Waits for that until *deadline* (time.monotonic), if there is one; says whether it has ended.
+        """
         self._stopping.set()
         self._arrived.set()
         self._plenty.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join()
+            self._thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return not self._thread.is_alive()
+
+    def pace(self, tick_s: float) -> None:
+        """From now on ticks are *tick_s* apart: longer ones cost less CPU time, and delay. From any thread."""
+        self._tick_s = tick_s
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """While the block runs the line stands between two ticks, and what it has may be changed. To be short."""
-        with self._turn:
+        """While the block runs the line stands between two ticks, and what it has may be changed. To be short.
+
+        Raises OtelbpfError when the tick under way does not end.
+        """
+        if not self._turn.acquire(timeout=PAUSED_WITHIN_S):
+            raise OtelbpfError(f"the line has been busy for {PAUSED_WITHIN_S:.0f} s; try again later")
+        try:
             yield
+        finally:
+            self._turn.release()
 
     def check(self) -> None:
         """Raises what ended the thread, if it did not end by `stop`."""
@@ -235,13 +248,15 @@ class Conveyor:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                self._turned = time.monotonic()
+                self.pulse.rest()
                 self._arrived.wait(self._until_due())
                 if self._arrived.is_set():
                     self._plenty.wait(self._tick_s)  # one batch of many rows costs far less than many of few
                 self._arrived.clear()
                 with self._turn:
+                    self.pulse.beat()
                     self._take_turn()
+            self.pulse.end()
         except BaseException as error:  # noqa: BLE001 - kept for the main thread, which ends the agent with it
             self.failure = error
 

@@ -15,13 +15,13 @@ from otelbpf.ledger import EventLedger
 from otelbpf.line import Rows, event_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from otelbpf.config import Config
     from otelbpf.enrich.kubernetes.watcher import Watcher
     from otelbpf.export import Exporters
     from otelbpf.export.numbers import ProbeStatus
-    from otelbpf.guards.guard import GuardState
+    from otelbpf.guards.guard import Guards
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.kernel.drain import Drain, Slice
     from otelbpf.line import Line, Source
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("otelbpf.node")
 
+EVENTS_RING = "events"
+"""The ring of each probe, as the kernel half calls it."""
 PENDING = "pending"
 """The map of those who wait for an answer, and the kernel's count of them."""
 RINGS_WITHIN_S = 0.1
@@ -57,8 +59,8 @@ class Node:
         self._drain = drain
         self._line = line
         self._tape = tape
-        self.guards: Callable[[], Sequence[GuardState]] = list
-        """How the agent's own limits stand."""
+        self.guards: Guards | None = None
+        """Who keeps the agent within its limits, if anybody does."""
 
     def adopt(self) -> None:
         """Takes up what exists already, and counts from here on."""
@@ -150,10 +152,12 @@ class Node:
             overflows=dict(self._overflows()),
             caches=self._line.enrichment.counters(),
             series=self._line.metrics.series(),
+            series_overflows=self._line.metrics.overflows(),
             watches=list(self._watcher.states()) if self._watcher is not None else (),
             held=dict(self._line.hold.rows) if self.holds else {},
             details=self.detail(),
-            guards=self.guards(),
+            guards=self.guards.states() if self.guards else (),
+            stages=self.guards.watchdog.states() if self.guards else (),
             nat=self._watcher.conntrack.fill if self._watcher is not None else None,
         )
 
@@ -195,6 +199,8 @@ class Node:
 
     def _maps(self) -> Iterator[tuple[str, MapFill]]:
         for source, probe in zip(self._line.sources, self._probes, strict=True):
+            ring = probe.source.ring
+            yield f"{probe.probe.name}.{EVENTS_RING}", MapFill(ring.pending, ring.capacity)
             if fill := _pending_map(probe):
                 yield f"{probe.probe.name}.{PENDING}", fill
             for name, (entries, capacity) in probe.probe.tables(source.prepare).items():

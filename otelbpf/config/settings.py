@@ -78,7 +78,7 @@ class DnsLookup(Settings, frozen=True, kw_only=True):
     ring_size: Annotated[
         RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
     ] = 4 * MIB
-    throttle: Throttling = Throttle(rate=120_000, burst=6000)
+    throttle: Throttling = Throttle(rate=120_000, burst=12_000)
     ports: Annotated[
         tuple[Port, ...], says("Ports on which DNS is spoken, over UDP and TCP.", min_length=1, max_length=16)
     ] = (53,)
@@ -335,6 +335,10 @@ class Health(Settings, frozen=True, kw_only=True):
         str,
         says("Where /healthz (its threads run) and /readyz (probes are attached) are answered; empty: nowhere."),
     ] = "127.0.0.1:13134"
+    stuck_after: Annotated[
+        Duration,
+        says("A stage at the same piece of work for so long is stuck: said, told, and /healthz fails.", ge=1, le=3600),
+    ] = 60.0
 
 
 class Config(Settings, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from otelbpf.export.queue import QueueSize
     from otelbpf.export.request import Request
     from otelbpf.export.transport import Transport
+    from otelbpf.pulse import Pulse
 
 
 __all__ = ["Exporter", "Exporters", "Parts", "exporters", "parts", "probe", "sender"]
@@ -69,6 +70,7 @@ class Exporter(Protocol):
     def ledger(self) -> dict[str, SignalLedger]: ...
     def sizes(self) -> dict[str, QueueSize]: ...
     def spool_size(self) -> SpoolSize | None: ...
+    def pulses(self) -> list[Pulse]: ...
 
 
 class Exporters:
@@ -78,6 +80,7 @@ class Exporters:
         self.members = tuple(members)
         self.former = Former()
         self._watchers: list[Watcher] = []
+        self._shares: dict[str, float] = {}
         self._replacing = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -106,8 +109,10 @@ class Exporters:
     def keep_within(self, share: float, signals: Collection[str]) -> None:
         """From now on *share* of the room for what waits is given to each of *signals*; what is beyond goes, the oldest
         first, counted."""
-        for member in self.members:
-            member.keep_within(share, signals)
+        with self._replacing:
+            self._shares |= dict.fromkeys(signals, share)
+            for member in self.members:
+                member.keep_within(share, signals)
 
     def flush(self, deadline: float) -> bool:
         """Sends what is queued until *deadline* (time.monotonic); what is left stays in the spool, or is dropped as `shutdown`.
@@ -134,6 +139,9 @@ class Exporters:
             self.members = wanted
             for member in gone:
                 self.former.take(member, deadline)
+            for signal, share in self._shares.items():
+                for member in wanted:
+                    member.keep_within(share, (signal,))
 
     @property
     def alive(self) -> bool:
@@ -170,6 +178,10 @@ class Exporters:
     def sizes(self) -> dict[tuple[str, str], QueueSize]:
         """(exporter, signal) → how full its queue is."""
         return {(member.name, signal): size for member in self._all() for signal, size in member.sizes().items()}
+
+    def pulses(self) -> list[Pulse]:
+        """Those of all threads that export."""
+        return [pulse for member in self.members for pulse in member.pulses()]
 
     def spools(self) -> dict[str, SpoolSize]:
         """Exporter → how full its spool is, for those that have one."""

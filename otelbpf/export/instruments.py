@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,6 +50,7 @@ def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable
         yield INFLIGHT[signal], _of_signal(inflight, signal)
     yield names.METRIC_OTELBPF_AGENT_QUEUE_SIZE, queue_size
     yield names.METRIC_OTELBPF_AGENT_QUEUE_CAPACITY, queue_capacity
+    yield names.METRIC_OTELBPF_AGENT_QUEUE_AGE, queue_age
     yield names.METRIC_OTELBPF_AGENT_SPOOL_SIZE, spool_size
     yield names.METRIC_OTELBPF_AGENT_SPOOL_CAPACITY, spool_capacity
     yield names.METRIC_OTELBPF_AGENT_SPOOL_AGE, spool_age
@@ -60,10 +62,13 @@ def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable
     yield names.METRIC_OTELBPF_AGENT_MAP_OVERFLOWS, map_overflows
     yield names.METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS, enrichment_lookups
     yield names.METRIC_OTELBPF_AGENT_SERIES, series
+    yield names.METRIC_OTELBPF_AGENT_SERIES_OVERFLOW, series_overflow
     yield names.METRIC_OTELBPF_AGENT_LOG_RECORDS, log_records
     yield names.METRIC_OTELBPF_AGENT_GUARD_STEP, guard_step
     yield names.METRIC_OTELBPF_AGENT_GUARD_STEPS, guard_steps
     yield names.METRIC_OTELBPF_AGENT_GUARD_USAGE, guard_usage
+    yield names.METRIC_OTELBPF_AGENT_STAGE_STATUS, stage_status
+    yield names.METRIC_OTELBPF_AGENT_STAGE_OVERDUE, stage_overdue
     yield names.METRIC_OTELBPF_AGENT_HOLD_ROWS, hold_rows
     yield names.METRIC_OTELBPF_AGENT_WATCH_STATUS, watch_status
     yield names.METRIC_OTELBPF_AGENT_WATCH_OUTAGE, watch_outage
@@ -132,6 +137,12 @@ def queue_capacity(reading: Reading) -> Iterator[Observed]:
         yield size.capacity_bytes, {names.OTELBPF_QUEUE_NAME: f"{exporter}/{signal}"}
 
 
+def queue_age(reading: Reading) -> Iterator[Observed]:
+    """0 while nothing waits, as `spool_age`."""
+    for (exporter, signal), size in reading.agent.queues.items():
+        yield _age_s(size.oldest_ns), {names.OTELBPF_QUEUE_NAME: f"{exporter}/{signal}"}
+
+
 def spool_size(reading: Reading) -> Iterator[Observed]:
     for exporter, size in reading.agent.spools.items():
         yield size.size_bytes, {names.OTELBPF_QUEUE_NAME: exporter}
@@ -145,8 +156,11 @@ def spool_capacity(reading: Reading) -> Iterator[Observed]:
 def spool_age(reading: Reading) -> Iterator[Observed]:
     """0 while nothing is on disk: a line that ends would look like an agent that ended."""
     for exporter, size in reading.agent.spools.items():
-        age_s = 0.0 if size.oldest_ns is None else max(0.0, (time.time_ns() - size.oldest_ns) / 1e9)
-        yield age_s, {names.OTELBPF_QUEUE_NAME: exporter}
+        yield _age_s(size.oldest_ns), {names.OTELBPF_QUEUE_NAME: exporter}
+
+
+def _age_s(since_ns: int | None) -> float:
+    return 0.0 if since_ns is None else max(0.0, (time.time_ns() - since_ns) / 1e9)
 
 
 def probe_status(reading: Reading) -> Iterator[Observed]:
@@ -191,6 +205,11 @@ def series(reading: Reading) -> Iterator[Observed]:
         yield count, {names.OTELBPF_METRIC_NAME: metric}
 
 
+def series_overflow(reading: Reading) -> Iterator[Observed]:
+    for metric, count in reading.agent.series_overflows.items():
+        yield count, {names.OTELBPF_METRIC_NAME: metric}
+
+
 def log_records(reading: Reading) -> Iterator[Observed]:
     for probe, detail in reading.agent.details.items():
         of_probe: dict[str, str] = {names.OTELBPF_PROBE_NAME: probe}
@@ -213,6 +232,21 @@ def guard_steps(reading: Reading) -> Iterator[Observed]:
 def guard_usage(reading: Reading) -> Iterator[Observed]:
     for guard in reading.agent.guards:
         yield guard.used, {names.OTELBPF_GUARD_NAME: guard.name}
+
+
+def stage_status(reading: Reading) -> Iterator[Observed]:
+    """Exporters may have several threads of one name."""
+    threads = Counter((one.stage, one.state) for one in reading.agent.stages)
+    for (stage, state), count in threads.items():
+        yield count, {names.OTELBPF_STAGE_NAME: stage, names.OTELBPF_STAGE_STATE: state}
+
+
+def stage_overdue(reading: Reading) -> Iterator[Observed]:
+    longest: dict[str, float] = {}
+    for one in reading.agent.stages:
+        longest[one.stage] = max(longest.get(one.stage, 0.0), one.overdue_s)
+    for stage, seconds in longest.items():
+        yield seconds, {names.OTELBPF_STAGE_NAME: stage}
 
 
 def hold_rows(reading: Reading) -> Iterator[Observed]:

@@ -17,6 +17,7 @@ from otelbpf.export.answer import SPOOL_CORRUPT, SPOOL_EXPIRED, SPOOL_FULL
 from otelbpf.export.backlog import SHELF_ROWS
 from otelbpf.export.lane import NEVER
 from otelbpf.export.spool import PAGE_BYTES, Spool, SpoolCorruptError, SpoolError
+from otelbpf.pulse import Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -67,9 +68,10 @@ class Keeper:
         self._expire_at = 0.0
         self._used_bytes = 0
         self._stopping = threading.Event()
+        self.pulse = Pulse(f"spool {name}")
+        self._thread = threading.Thread(target=self._run, name=self.pulse.stage, daemon=True)
         self.failure: BaseException | None = None
         """What ended its thread, if that was not `finish`."""
-        self._thread = threading.Thread(target=self._run, name=f"spool {name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -108,10 +110,13 @@ class Keeper:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                self._step(self._wait_s())
+                wait_s = self._wait_s()
+                self.pulse.beat(wait_s)
+                self._step(wait_s)
             self._retry_at = 0.0
             self._step(0.0)
             self._spool.__exit__()
+            self.pulse.end()
         except BaseException as failure:  # noqa: BLE001 - kept for the main thread, which ends the agent with it
             self.failure = failure
 

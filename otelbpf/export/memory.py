@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from otelbpf.export.news import Watcher
     from otelbpf.export.queue import QueueSize
     from otelbpf.export.request import Request
+    from otelbpf.pulse import Pulse
 
 Value = str | bool | int | float | bytes | list[Any] | dict[str, Any] | None
 
@@ -92,6 +93,10 @@ class Memory:
 
     def sizes(self) -> dict[str, QueueSize]:
         return {}
+
+    def pulses(self) -> list[Pulse]:
+        """None: it has no thread."""
+        return []
 
     def spool_size(self) -> SpoolSize | None:
         return None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from otelbpf.export.keeper import SpoolSize
     from otelbpf.export.queue import QueueSize
     from otelbpf.guards.guard import GuardState
+    from otelbpf.guards.watchdog import StageState
     from otelbpf.ledger import EventLedger
     from otelbpf.signals.sampling import DetailLedger
 
@@ -62,6 +63,8 @@ class AgentNumbers:
     """Cache → look-ups that hit, that missed, entries that went for want of room, entries there are."""
     series: Mapping[str, int] = field(default_factory=dict)
     """Metric → series kept."""
+    series_overflows: Mapping[str, int] = field(default_factory=dict)
+    """Metric → series among them that take what is beyond the cap."""
     watches: Sequence[WatchState] = ()
     """How the watches of the API server fare."""
     held: Mapping[str, int] = field(default_factory=dict)
@@ -70,6 +73,8 @@ class AgentNumbers:
     """Probe → its log records that were due."""
     guards: Sequence[GuardState] = ()
     """How the agent's own limits stand."""
+    stages: Sequence[StageState] = ()
+    """How each thread of each stage fares."""
     nat: tuple[int, int] | None = None
     """Translated connections that are remembered, and overflows of what tells of them."""
 

@@ -34,6 +34,8 @@ class QueueSize:
     capacity_bytes: int
     in_flight: int
     """Items of requests that are being sent."""
+    oldest_ns: int | None = None
+    """Unix time of the oldest item in memory; None when there is none."""
 
 
 class Queue:
@@ -216,6 +218,7 @@ class Queue:
                     lane.account.size_bytes,
                     self.room(signal).max_bytes,
                     sum(entry.request.items for entry in lane.in_flight),
+                    min((entry.request.oldest_ns for entry in lane.in_memory()), default=None),
                 )
                 for signal, lane in self._lanes.items()
             }

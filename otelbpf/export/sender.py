@@ -5,6 +5,7 @@ The producer only ever puts into the queue. Whether the peer is there, slow or w
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Self
@@ -18,6 +19,7 @@ from otelbpf.export.lane import NEVER
 from otelbpf.export.news import News
 from otelbpf.export.queue import Queue
 from otelbpf.export.route import Route
+from otelbpf.pulse import Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -69,9 +71,10 @@ class Sender:
         self._backoffs: dict[str, Backoff] = {}
         self._deadline = float("inf")
         self._stopping = threading.Event()
+        self._pulses = [Pulse(f"export {name}") for _ in range(queue.num_consumers)]
         self._failure: BaseException | None = None
         self._threads = [
-            threading.Thread(target=self._run, name=f"export {name}", daemon=True) for _ in range(queue.num_consumers)
+            threading.Thread(target=self._run, args=(pulse,), name=pulse.stage, daemon=True) for pulse in self._pulses
         ]
 
     def __enter__(self) -> Self:
@@ -149,6 +152,10 @@ class Sender:
         """How full the spool is; None without one."""
         return self._keeper.size() if self._keeper else None
 
+    def pulses(self) -> list[Pulse]:
+        """Those of its threads."""
+        return [*self._pulses, *([self._keeper.pulse] if self._keeper else [])]
+
     @property
     def failure(self) -> BaseException | None:
         """What ended one of its threads, if that was not the end."""
@@ -173,10 +180,13 @@ class Sender:
             if thread.is_alive():
                 thread.join(max(0.0, until - time.monotonic()))
 
-    def _run(self) -> None:
+    def _run(self, pulse: Pulse) -> None:
         try:
-            while (entry := self._next()) is not None:
+            while (entry := self._next(pulse)) is not None:
+                timeout_s = self._route.transport.timeout_s
+                pulse.beat(timeout_s if math.isfinite(timeout_s) else 0.0)
                 self._take_care_of(entry)
+            pulse.end()
         except BaseException as failure:  # noqa: BLE001 - kept for the main thread, which ends the agent with it
             self._failure = failure
 
@@ -188,7 +198,8 @@ class Sender:
             if self._queue.settle(entry, dropped=MISTAKE):
                 self._news.lost(entry.request.signal, MISTAKE, entry.request.items, described(error))
 
-    def _next(self) -> Waiting | None:
+    def _next(self, pulse: Pulse) -> Waiting | None:
+        pulse.rest()
         while not self._stopping.is_set():
             if (entry := self._queue.take(IDLE_S)) is not None:
                 return entry

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from otelbpf.export.request import Request
     from otelbpf.export.sdk import Sdk
     from otelbpf.guards.guard import Change
+    from otelbpf.guards.watchdog import StageChange
     from otelbpf.signals.name import EventName
 
 INFO, WARN, ERROR = 9, 13, 17
@@ -145,6 +146,12 @@ class Telemetry:
         name = names.EVENT_AGENT_DETAIL_REDUCED if change.down else names.EVENT_AGENT_DETAIL_RESTORED
         said: dict[str, Any] = {names.OTELBPF_GUARD_NAME: change.guard, names.OTELBPF_GUARD_STEP: change.step}
         self._tell(name, WARN if change.down else INFO, change.sentence, said)
+
+    def stage_changed(self, change: StageChange) -> None:
+        """A stage is stuck, or moves again."""
+        name = names.EVENT_AGENT_STAGE_STUCK if change.stuck else names.EVENT_AGENT_STAGE_MOVES
+        said: dict[str, Any] = {names.OTELBPF_STAGE_NAME: change.stage}
+        self._tell(name, ERROR if change.stuck else INFO, change.sentence, said)
 
     def close(self, deadline: float) -> bool:
         """Sends the last numbers and events until *deadline* (time.monotonic); says whether they were sent by then.

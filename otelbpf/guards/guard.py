@@ -10,23 +10,28 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from otelbpf.guards import cpu, memory
 from otelbpf.guards.ladder import Ladder
 from otelbpf.guards.shedding import CPU_LIMIT, CPU_STEPS, MEMORY_LIMIT, Shedding, memory_steps
+from otelbpf.guards.watchdog import Watchdog
+from otelbpf.pulse import Pulse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from otelbpf.config import Config
     from otelbpf.export import Exporters
     from otelbpf.guards.shedding import Step
+    from otelbpf.guards.watchdog import StageChange
     from otelbpf.signals.sampling import Sampling
 
-TURN_S, HASTY_TURN_S = 0.25, 0.05
-"""In a flood memory grows by tens of megabytes a second; to look costs a quarter of a millisecond."""
+TURN_S, HASTY_TURN_S = 0.5, 0.05
+"""In a flood memory grows by tens of megabytes a second; to look costs 50 µs."""
 HASTY_FROM = 0.7
 MEMORY_OVER, MEMORY_UNDER, MEMORY_URGENT = 0.8, 0.65, 0.9
 MEMORY_PATIENCE_S = 0.5
 """Between two steps: what was dropped is free by then."""
 CPU_OVER, CPU_UNDER = 1.0, 0.5
 QUIET_S = 10.0
+AGAIN_S = 10.0
+"""What holds is told again so often: an exporter that a reload has brought does not know it."""
 SENTENCES = 64
 
 
@@ -68,6 +73,7 @@ class Guard:
         self._steps = steps
         self._pressure = pressure
         self._apply = apply
+        self._applied_s = 0.0
         self.used = 0.0
         """Share of the limit at the last look."""
 
@@ -76,9 +82,11 @@ class Guard:
         before = self._ladder.level
         self.used = self._pressure()
         level = self._ladder.follow(self.used, now_s)
+        if level != before or (level and now_s - self._applied_s >= AGAIN_S):
+            self._apply(level)
+            self._applied_s = now_s
         if level == before:
             return None
-        self._apply(level)
         step = self._steps[level]
         sentence = f"{self.name}: {self.used:.0%} of it is used: {step.meaning}"
         return Change(self.name, step.name, level > before, sentence)
@@ -95,13 +103,17 @@ class Guard:
 
 
 class Guards:
-    """Turns guards, in a thread of its own, while entered."""
+    """Turns guards and lets the watchdog look, in a thread of its own, while entered."""
 
-    def __init__(self, guards: Sequence[Guard]) -> None:
+    def __init__(self, guards: Sequence[Guard], pulses: Callable[[], Iterable[Pulse]], stuck_after_s: float) -> None:
+        """*pulses* are those of the stages that the watchdog looks after; its own is added, for who asks it."""
         self._guards = guards
+        self._pulse = Pulse("guards")
+        self.watchdog = Watchdog(lambda: (self._pulse, *pulses()), stuck_after_s)
         self.sentences: deque[str] = deque(maxlen=SENTENCES)
         """What a person should know, oldest first."""
         self.on_change: Callable[[Change], None] | None = None
+        self.on_stage: Callable[[StageChange], None] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="guards", daemon=True)
 
@@ -125,11 +137,20 @@ class Guards:
     def _run(self) -> None:
         turn_s = TURN_S
         while not self._stopping.wait(turn_s):
+            self._pulse.beat()
             for guard in self._guards:
                 change = guard.turn(time.monotonic())
                 if change is not None:
                     self._tell(change)
+            for one in self.watchdog.look():
+                self._tell_stage(one)
             turn_s = HASTY_TURN_S if any(guard.is_hasty for guard in self._guards) else TURN_S
+        self._pulse.end()
+
+    def _tell_stage(self, change: StageChange) -> None:
+        self.sentences.append(change.sentence)
+        if self.on_stage is not None:
+            self.on_stage(change)
 
     def _tell(self, change: Change) -> None:
         self.sentences.append(change.sentence)
@@ -137,9 +158,17 @@ class Guards:
             self.on_change(change)
 
 
-def guards(config: Config, bounds: Sequence[memory.Bound], outputs: Exporters, sampling: Sampling) -> Guards:
-    """The guards that *config* asks for, not yet turning; *bounds* are those of memory."""
-    shedding = Shedding(outputs, sampling)
+def guards(
+    config: Config,
+    bounds: Sequence[memory.Bound],
+    outputs: Exporters,
+    sampling: Sampling,
+    pace: Callable[[float], None],
+    pulses: Callable[[], Iterable[Pulse]],
+) -> Guards:
+    """The guards that *config* asks for, not yet turning; *bounds* are those of memory, *pace* sets the time
+    between two ticks of the line, *pulses* are those of the stages."""
+    shedding = Shedding(outputs, sampling, pace)
     made = []
     if bounds:
         steps = memory_steps(config.metrics.temporality)
@@ -149,4 +178,4 @@ def guards(config: Config, bounds: Sequence[memory.Bound], outputs: Exporters, s
     if cores is not None:
         ladder = Ladder(len(CPU_STEPS) - 1, CPU_OVER, CPU_UNDER, cpu.WINDOW_S, QUIET_S)
         made.append(Guard(CPU_LIMIT, ladder, CPU_STEPS, cpu.CpuPressure(cores), shedding.cpu))
-    return Guards(made)
+    return Guards(made, pulses, config.health.stuck_after)

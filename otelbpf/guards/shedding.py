@@ -1,4 +1,5 @@
-"""What the steps of both guards do: the room of queues, and how many records are made. Nothing here touches a counter.
+"""What the steps of both guards do: the room of queues, and how many records are made, how often. Nothing here touches
+a counter.
 
 Metrics are made before records, of every event. While they are cumulative the newest points hold what the older ones
 said, so older points that wait may go, as the last of all; differences (`temporality: delta`) may not.
@@ -9,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from otelbpf.kernel.allocator import Trimming
+from otelbpf.line import TICK_S
 from otelbpf.signals.sampling import EVERYTHING, STEPS_DOWN, TOTALS, Detail, Due
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from otelbpf.export import Exporters
     from otelbpf.signals.sampling import Sampling
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 MEMORY_LIMIT, CPU_LIMIT = "memory_limit", "cpu_limit"
 RECORDS = ("logs", "traces")
 POINTS = ("metrics",)
+LONG_TICK_S = 0.5
 CUT = 1 / 8
 """Of the room of a queue, while memory is short."""
 
@@ -32,7 +35,8 @@ class Step(NamedTuple):
 
 
 CPU_STEPS = (
-    Step("everything", "every record is made again"),
+    Step("everything", "every record is made again, within a tenth of a second"),
+    Step("batched", "records are made every half second, more at a time"),
     Step("sampled", "one in 10 of the records of what went well is made"),
     Step("sparse", "one in 100 of the records of what went well, and one in 10 of what failed, is made"),
     Step("totals", "no record is made, metrics only"),
@@ -53,7 +57,9 @@ def memory_steps(temporality: str) -> Sequence[Step]:
 class Shedding:
     """Carries the levels of both guards out. Called by one thread."""
 
-    def __init__(self, outputs: Exporters, sampling: Sampling) -> None:
+    def __init__(self, outputs: Exporters, sampling: Sampling, pace: Callable[[float], None]) -> None:
+        """*pace* sets the time between two ticks of the line."""
+        self._pace = pace
         self._outputs = outputs
         self._sampling = sampling
         self._trim = Trimming()
@@ -68,7 +74,8 @@ class Shedding:
 
     def cpu(self, level: int) -> None:
         """From now on *level* of CPU_STEPS holds."""
-        self._due(CPU_LIMIT, STEPS_DOWN[level])
+        self._pace(LONG_TICK_S if level else TICK_S)
+        self._due(CPU_LIMIT, STEPS_DOWN[max(0, level - 1)])
 
     def _due(self, limit: str, detail: Detail) -> None:
         """The sparser of what both limits ask for holds."""

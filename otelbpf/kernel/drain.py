@@ -11,6 +11,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from otelbpf.pulse import Pulse
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
@@ -71,6 +73,7 @@ class Drain:
         self._failure: BaseException | None = None
         self._read_up_to = [0] * len(self.sources)
         """Where the producer of each ring was at the last tick that is over."""
+        self.pulse = Pulse("drain")
         self._thread = threading.Thread(target=self._run, name="drain", daemon=True)
 
     def __enter__(self) -> Self:
@@ -87,11 +90,6 @@ class Drain:
     ) -> None:
         self.stop()
         os.close(self._stop_fd)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the rings are being read."""
-        return self._thread.is_alive()
 
     def stop(self) -> None:
         """Reads all that the rings hold now, once, and ends; what it read can still be taken. May be called twice."""
@@ -131,7 +129,7 @@ class Drain:
         """Returns when what the rings hold now can be taken, or after *within_s*."""
         now = [source.ring.producer for source in self.sources]
         until = time.monotonic() + within_s
-        while self.alive and time.monotonic() < until:
+        while self._thread.is_alive() and time.monotonic() < until:
             if all(read >= written for read, written in zip(self._read_up_to, now, strict=True)):
                 break
             time.sleep(_LOOK_S)
@@ -145,9 +143,11 @@ class Drain:
         _be_first_in_line()
         try:
             while not self._stop_asked():
+                self.pulse.beat()
                 time.sleep(_COALESCE_S)
                 self._tick()
             self._tick()
+            self.pulse.end()
         except BaseException as failure:  # noqa: BLE001 - whatever it is, the consumer is told: `take` raises it
             self._failure = failure
         finally:

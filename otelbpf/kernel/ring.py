@@ -77,6 +77,11 @@ class Ring:
         self._producer_pages.close()
 
     @property
+    def capacity(self) -> int:
+        """Records that it holds when it is full."""
+        return self._ring_bytes // self.stride
+
+    @property
     def producer(self) -> int:
         """Where the kernel will write next: a limit for `drain`."""
         return self._producer[0]

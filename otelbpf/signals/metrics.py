@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from otelbpf.export.request import Request
     from otelbpf.probes.probe import Attribute, Metric, Probe
     from otelbpf.signals.keys import Part
+    from otelbpf.signals.series import Series
 
 _INSTRUMENTS = {Counter: "Counter", Histogram: "Histogram", Level: "UpDownCounter"}
 
@@ -176,9 +177,16 @@ class Metrics:
 
     def series(self) -> dict[str, int]:
         """Metric → series it has now, overflow included."""
+        return self._counted(lambda series: series.count)
+
+    def overflows(self) -> dict[str, int]:
+        """Metric → series among them that take what is beyond the cap."""
+        return self._counted(lambda series: series.overflow_count)
+
+    def _counted(self, count: Callable[[Series], int]) -> dict[str, int]:
         counts = dict.fromkeys((str(output.series.name) for output in self._outputs), 0)
         for output in self._outputs:
-            counts[str(output.series.name)] += output.series.count
+            counts[str(output.series.name)] += count(output.series)
         return counts
 
 

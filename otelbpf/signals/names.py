@@ -182,7 +182,9 @@ OTELBPF_CONNECTION_ADOPTED = AttributeName("otelbpf.connection.adopted", "bool",
 DNS_QUESTION_NAME = AttributeName("dns.question.name", "str", "as asked, without the trailing dot", registry=True)
 DNS_ANSWERS = AttributeName("dns.answers", "str[]", "addresses only", registry=True)
 OTELBPF_DNS_QUESTION_TYPE = AttributeName("otelbpf.dns.question.type", "str", "A, AAAA, …, TYPE65280")
-OTELBPF_DNS_RESPONSE_CODE = AttributeName("otelbpf.dns.response.code", "str", "NOERROR, NXDOMAIN, …; absent on timeout")
+OTELBPF_DNS_RESPONSE_CODE = AttributeName(
+    "otelbpf.dns.response.code", "str", "NOERROR, NXDOMAIN, …, RCODE3841; absent on timeout"
+)
 OTELBPF_DNS_CNAMES = AttributeName("otelbpf.dns.cnames", "str[]", "the chain in order")
 OTELBPF_DNS_RECORDS = AttributeName("otelbpf.dns.records", "str[]", "other types, as MX 10 mx.example.org")
 OTELBPF_DNS_ANSWER_COUNT = AttributeName("otelbpf.dns.answer.count", "int")
@@ -244,6 +246,10 @@ OTELBPF_CONFIG_APPLIED = AttributeName("otelbpf.config.applied", "str[]", "key p
 OTELBPF_CONFIG_RESTART = AttributeName(
     "otelbpf.config.restart", "str[]", "key paths of settings that are different in the file and need a restart"
 )
+OTELBPF_STAGE_NAME = AttributeName(
+    "otelbpf.stage.name", "str", "drain, line, export NAME, spool NAME, kubernetes, guards"
+)
+OTELBPF_STAGE_STATE = AttributeName("otelbpf.stage.state", "str", "runs, stuck, ended")
 CPU_MODE = AttributeName("cpu.mode", "str", "user, system", registry=True)
 
 EVENT_TCP_CONNECTION_CLOSED = EventName("otelbpf.tcp.connection.closed", "a TCP connection that was established ended")
@@ -269,6 +275,10 @@ EVENT_AGENT_DETAIL_REDUCED = EventName(
     "otelbpf.agent.detail_reduced", "less is kept from now on, for one of the agent's own limits; counters stay right"
 )
 EVENT_AGENT_DETAIL_RESTORED = EventName("otelbpf.agent.detail_restored", "more is kept again, as a limit allows it")
+EVENT_AGENT_STAGE_STUCK = EventName(
+    "otelbpf.agent.stage_stuck", "a stage is at the same piece of work for too long, or has ended; with where it hangs"
+)
+EVENT_AGENT_STAGE_MOVES = EventName("otelbpf.agent.stage_moves", "a stage that was stuck moves again")
 
 HANDSHAKE_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0)
 RTT_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -360,6 +370,9 @@ METRIC_OTELBPF_AGENT_QUEUE_SIZE = MetricName(
 METRIC_OTELBPF_AGENT_QUEUE_CAPACITY = MetricName(
     "otelbpf.agent.queue.capacity", "UpDownCounter", "By", "What may wait at most"
 )
+METRIC_OTELBPF_AGENT_QUEUE_AGE = MetricName(
+    "otelbpf.agent.queue.age", "Gauge", "s", "Age of the oldest that waits in memory"
+)
 METRIC_OTELBPF_AGENT_SPOOL_SIZE = MetricName(
     "otelbpf.agent.spool.size", "UpDownCounter", "By", "Requests that wait on disk"
 )
@@ -397,6 +410,12 @@ METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS = MetricName(
 METRIC_OTELBPF_AGENT_SERIES = MetricName(
     "otelbpf.agent.series", "UpDownCounter", "{series}", "Series kept for a metric"
 )
+METRIC_OTELBPF_AGENT_SERIES_OVERFLOW = MetricName(
+    "otelbpf.agent.series.overflow",
+    "UpDownCounter",
+    "{series}",
+    "Series among them that take what is beyond metrics.max_series; 0: every series stands for itself",
+)
 METRIC_OTELBPF_AGENT_LOG_RECORDS = MetricName(
     "otelbpf.agent.log.records",
     "Counter",
@@ -411,6 +430,12 @@ METRIC_OTELBPF_AGENT_GUARD_STEPS = MetricName(
 )
 METRIC_OTELBPF_AGENT_GUARD_USAGE = MetricName(
     "otelbpf.agent.guard.usage", "Gauge", "1", "Share of a limit that is used"
+)
+METRIC_OTELBPF_AGENT_STAGE_STATUS = MetricName(
+    "otelbpf.agent.stage.status", "UpDownCounter", "{stage}", "1 for each thread of a stage, by its state"
+)
+METRIC_OTELBPF_AGENT_STAGE_OVERDUE = MetricName(
+    "otelbpf.agent.stage.overdue", "Gauge", "s", "Time that a stage takes more than it may for its piece of work"
 )
 METRIC_OTELBPF_AGENT_HOLD_ROWS = MetricName(
     "otelbpf.agent.hold.rows", "Counter", "{row}", "Rows that waited for their pod to be known, by what came of it"

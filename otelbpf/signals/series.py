@@ -87,6 +87,13 @@ class Series:
         """Points, overflow included."""
         return int(np.count_nonzero(self.start_ns))
 
+    @property
+    def overflow_count(self) -> int:
+        """Points that take what is beyond the cap. Asked by another thread, while both arrays may be made longer."""
+        overflows, started = self.index.overflows, self.start_ns
+        both = min(len(overflows), len(started))
+        return int(np.count_nonzero(started[:both][overflows[:both]]))
+
     def order(self) -> NDArray[np.intp]:
         """The slots that have a point, sorted by resource; kept while none comes or goes."""
         version = (self.index.version, self._version)

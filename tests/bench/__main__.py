@@ -27,6 +27,7 @@ BENCHES = {
     "kernel": "tcp_cost:kernel_figures",
     "latency": "tcp_cost:latency_figures",
     "dns": "dns_cost:figures",
+    "throttle": "throttle:figures",
     "start": "start:figures",
     "idle": "start:idle_figures",
     "memory": "tcp_cost:memory_figures",

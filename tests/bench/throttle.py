@@ -1,4 +1,4 @@
-"""The throttle: what it costs an event that is told, and one that is summed."""
+"""The throttle: what it costs an event that is told, and one that is summed; what a flood does with and without it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import subprocess
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otelbpf.kernel.object import Object
 from otelbpf.kernel.throttle import Throttle
+from tests.bench import running
 from tests.bench.figure import Figure
+from tests.load import dns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 SOURCE = Path(__file__).with_suffix(".bpf.c")
 INCLUDE = Path(__file__).parents[2] / "otelbpf" / "probes" / "include"
 ROUNDS = 1_000_000
+FLOOD = 400_000
+ADDRESS = "127.0.0.53"
 REPEATS = 7
 PROGRAMS = ("time_nothing", "time_clock", "time_check", "time_check_and_sum")
 HIGH, LOW = (10_000_000, 1_000_000), (1, 1)
@@ -33,6 +37,25 @@ def compiled(directory: Path) -> Path:
 
 
 def figures() -> Iterator[Figure]:
+    """Its cost, then floods of one cgroup that asks and answers: as fast as it can, and at a rate that all should bear."""
+    yield from cost_figures()
+    for title, rate in (("as fast as it goes", 0), ("50,000 lookups/s", 50_000)):
+        for name, settings in (("default throttle", {}), ("no throttle", {"throttle": "off"})):
+            yield flood(f"DNS flood of one cgroup, {title}, {name}", rate, settings)
+
+
+def flood(title: str, rate: int, settings: dict[str, Any]) -> Figure:
+    """What became of the events of FLOOD lookups, both ends of which are seen."""
+    with running.agent(settings={"probes": {"dns_lookup": settings}}) as (agent, _):
+        truth = dns.dns_load(dns.Plan(FLOOD, {"a": 1}, "mmsg", rate, 205, address=ADDRESS, port=53, records=False))
+        running.settle(agent)
+    row = agent.summary.events["dns_lookup"]
+    reasons = ", ".join(f"{reason} {count}" for reason, count in row.reasons.items())
+    told = f"{row.terms['lost']} of {row.terms['seen']} events lost, {row.terms['throttled']} summed"
+    return Figure(title, told, "", f"{2 * truth.rate:.0f} events/s offered; {reasons}")
+
+
+def cost_figures() -> Iterator[Figure]:
     """Nanoseconds an event, without those of the loop around it."""
     with TemporaryDirectory() as directory:
         path = compiled(Path(directory))

@@ -91,10 +91,12 @@ class Agent:
         *words: str,
         command: str = "run",
         inside: Sequence[str] = (),
+        output: int = subprocess.DEVNULL,
     ) -> None:
-        """*inside*: words that run the words behind them somewhere else."""
+        """*inside*: words that run the words behind them somewhere else. *output*: the descriptor of its stdout."""
         self.lines: list[str] = []
         self._directory = directory
+        self._output = output
         self._settings = {"health": {"endpoint": ""}, **settings}  # several agents run side by side
         self._command = [
             *inside,
@@ -114,7 +116,7 @@ class Agent:
             self._command,
             cwd=ROOT,
             env=os.environ | self._instance,
-            stdout=subprocess.DEVNULL,
+            stdout=self._output,
             stderr=subprocess.PIPE,
             text=True,
         )

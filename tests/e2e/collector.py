@@ -64,6 +64,7 @@ class Collector:
         self._change = change or (lambda _configuration: None)
         self.ports: dict[str, int] = {}
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         self.ports = dict(zip(("grpc", "http", "health"), free_ports(3), strict=True))
@@ -98,7 +99,9 @@ class Collector:
         file.write_text(json.dumps(configuration))
         log = self.directory / "collector.log"
         with log.open("ab") as output:
-            self.process = subprocess.Popen([binary(), "--config", str(file)], stdout=output, stderr=output)
+            command = [binary(), "--config", str(file)]
+            environment = os.environ | self.environment
+            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
         wait_for(self._healthy, "the collector; see its collector.log")
 
     def stop(self) -> None:

@@ -224,3 +224,18 @@ def test_a_hundred_changes_under_load_lose_nothing_and_bring_nothing_twice(peer)
         arrived = sorted(numbers(peer.bodies()) + numbers(other.bodies()))
     assert arrived == list(range(1000))
     assert all(isinstance(one.step, Accept) for one in peer.received)
+
+
+def test_a_new_one_has_no_more_room_than_the_memory_limit_leaves(peer):
+    former: Settings = {}
+    with opened(former) as outputs:
+        outputs.keep_within(0.125, ["logs"])
+        exchanged(outputs, former, {"peer": nowhere(peer, sending_queue=SendingQueue(max_bytes=16 * 2**20))})
+        for number in range(6):
+            outputs.export(log_request(10, 10 * number, padding=90_000))
+        ledger = account(outputs)
+        assert ledger.balanced
+        assert set(ledger.dropped) == {"memory_limit"}
+        outputs.keep_within(1.0, ["logs"])
+        outputs.export(log_request(10, 60, padding=90_000))
+        assert account(outputs).dropped == ledger.dropped

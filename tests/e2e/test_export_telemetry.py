@@ -17,6 +17,7 @@ from otelbpf.export.instruments import all_instruments
 from otelbpf.export.numbers import AgentNumbers, MapFill, ProbeStatus, RunTime
 from otelbpf.export.telemetry import Telemetry
 from otelbpf.guards.guard import GuardState
+from otelbpf.guards.watchdog import StageState
 from otelbpf.ledger import EventLedger
 from otelbpf.signals import names
 from otelbpf.signals.sampling import DetailLedger
@@ -48,8 +49,11 @@ class Agent:
             statuses=[ProbeStatus("tcp_connection", "tp_btf", "attached"), ProbeStatus("dns_lookup", "", "failed")],
             run_times={"tcp_connection": RunTime(2_500_000_000, 7)},
             maps={"filter_ports": MapFill(3, 64)},
+            overflows={"throttle_totals": 3},
             caches={"process": (10, 5, 1, 4)},
             series={"otelbpf.tcp.io": 42},
+            series_overflows={"otelbpf.tcp.io": 1},
+            stages=[StageState("line", "runs", 0.0)],
             watches=[WatchState("pods", False, time.time_ns() - 10**9, "refused", 3, 0)],
             held={"named": 2},
             details={"tcp_connection": DetailLedger(6, {"cpu_limit": 3})},

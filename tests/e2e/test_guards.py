@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +22,6 @@ from tests.load.programs import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from tests.e2e.otlp_json import Record
 
@@ -111,11 +112,12 @@ def test_short_of_memory_it_sheds_records_and_lives(tmp_path: Path, places: tupl
 def test_beyond_its_cpu_time_it_samples_and_comes_back(tmp_path: Path, places: tuple[Place, Place]) -> None:
     """A flood that is too dear for every record: what is made carries weights that sum up to the truth, what failed is
     all there, every counter is exact, and when the flood is over every record is made again."""
+    cores = cost_of_everything(tmp_path, places)
     with Collector(tmp_path) as collector:
-        with Agent(tmp_path, settings(collector, cpu_limit=0.06)) as agent:
+        with Agent(tmp_path, settings(collector, cpu_limit=round(0.7 * cores, 3))) as agent:
             flood = Counter({"established": 0, "failed": 0})
-            for _ in range(4):
-                truth = tcp.tcp_load(replace(FLOOD, mix={"normal": 9, "refused": 1}), *places)
+            for _ in range(6):
+                truth = tcp.tcp_load(replace(FLOOD, mix={"normal": 19, "refused": 1}), *places)
                 flood += Counter(established=truth.established, failed=truth.failed)
             wait_for(lambda: ("cpu_limit", "everything") in steps(collector), "every record again", 120)
             after = tcp.tcp_load(tcp.Plan(count=100, address=SERVER, records=False), *places)
@@ -127,8 +129,7 @@ def test_beyond_its_cpu_time_it_samples_and_comes_back(tmp_path: Path, places: t
     established = flood["established"] + after.established
     told = steps(collector)
     print(f"{told}: {due.terms}, {len(records)} records")
-    assert told[0] == ("cpu_limit", "sampled")
-    assert ("cpu_limit", "totals") not in told
+    assert told[:2] == [("cpu_limit", "batched"), ("cpu_limit", "sampled")]
     assert connections(collector) == {
         ("client", ""): established,
         ("server", ""): established,
@@ -145,16 +146,35 @@ def test_beyond_its_cpu_time_it_samples_and_comes_back(tmp_path: Path, places: t
     for event, role, truth_ in (
         ("otelbpf.tcp.connection.closed", "client", established),
         ("otelbpf.tcp.connection.closed", "server", established),
-        ("otelbpf.tcp.connection.failed", "client", flood["failed"]),
+        ("otelbpf.tcp.connection.failed", None, flood["failed"]),
     ):
         estimate, sigma = estimated(record for record in records if of(record, event, role))
         print(f"{event} {role}: {estimate} of {truth_}, sigma {sigma:.0f}")
-        assert abs(estimate - truth_) <= 5 * sigma
+        assert estimate - truth_ <= 5 * sigma
+        if ("cpu_limit", "totals") not in told:  # as it may be on a busy machine; then there is nothing to sum up
+            assert truth_ - estimate <= 5 * sigma
     assert both_ends(records)
 
 
-def of(record: Record, event: str, role: str) -> bool:
-    """Whether *record* is of *event*, by the end that has *role*."""
+def cost_of_everything(directory: Path, places: tuple[Place, Place]) -> float:
+    """The cores that an agent without a limit uses on the flood: it is this machine, as busy as it is, that is asked."""
+    directory = directory / "before"
+    directory.mkdir()
+    with Collector(directory) as collector, Agent(directory, settings(collector, cpu_limit="off")) as agent:
+        tcp.tcp_load(tcp.Plan(count=1000, address=SERVER, records=False), *places)  # what is done once is done
+        before_s, begun_s = cpu_s(agent.pid), time.monotonic()
+        tcp.tcp_load(FLOOD, *places)
+        return (cpu_s(agent.pid) - before_s) / (time.monotonic() - begun_s)
+
+
+def cpu_s(pid: int) -> float:
+    """The CPU time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def of(record: Record, event: str, role: str | None) -> bool:
+    """Whether *record* is of *event*, by the end that has *role*; a connect that failed has none."""
     return record.event_name == event and record["network.tcp.handshake.role"] == role
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 NUMBERS = itertools.count(1)
-ONLY_PODS = {"filters": {"cgroups": {"include": ["*kubepods*"]}}, "logs": {"process": "off"}}
-"""The machine may be busy with other things, which are not the node's."""
 CLONE_NEWNET = 0x40000000
 
 
@@ -139,7 +137,7 @@ class NodeAgent(Agent):
     """An agent on the node *network*, with the variables that its manifest sets."""
 
     def __init__(self, directory: Path, settings: dict[str, Any], network: NodeNetwork, **variables: str) -> None:
-        super().__init__(directory, settings | ONLY_PODS)
+        super().__init__(directory, settings)
         self._instance |= variables
         namespace = NAMES / network.host.namespace
         own = ("unshare", "--pid", "--fork", "--kill-child=SIGTERM", "--mount-proc")

@@ -23,7 +23,10 @@ NETWORKS = itertools.count(1)
 
 
 def settings(collector: Collector, server: Any, node: str, **kubernetes: Any) -> dict[str, Any]:
+    """Of an agent that looks at pods only: the machine may be busy with other things."""
     return {
+        "filters": {"cgroups": {"include": ["*kubepods*"]}},
+        "logs": {"process": "off"},
         "exporters": collector.exporters("grpc"),
         "telemetry": {"interval": "1s"},
         "metrics": {"interval": "1s"},

@@ -11,18 +11,19 @@ import pytest
 
 from otelbpf.kernel import features
 from otelbpf.signals import names
-from tests.e2e.collector import Collector
 from tests.e2e.polling import wait_for
 from tests.kubernetes import pods
 from tests.kubernetes.cluster import owned
 from tests.kubernetes.node import NodeAgent, NodeNetwork
 from tests.kubernetes.pods import Container
+from tests.kubernetes.processor import Processor
 from tests.kubernetes.test_names import answered, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.e2e.otlp_json import Attributes
+    from tests.e2e.collector import Collector
+    from tests.e2e.otlp_json import Attributes, Point, Record
     from tests.kubernetes.cluster import Objects
     from tests.peers.api_server import ApiServer
 
@@ -42,6 +43,9 @@ MIRROR = {
 }
 MINUTE = int(time.time()) // 60
 """The job of a CronJob is named after the one for which it was due."""
+OURS_ALONE = ABOUT_HOST | {"k8s.cluster.name", "container.runtime.name", "k8s.container.restart_count"}
+OLDER_TAG = "container.image.tag"
+GUESSED = {OLDER_TAG, "k8s.container.name", "container.image.name", "service.version", "service.instance.id"}
 USUAL_IMAGE = {"container.image.name": "shop/app", "container.image.tags": ["1.2"], "service.version": "1.2"}
 
 
@@ -67,6 +71,8 @@ class Case:
     runtime: str = "containerd"
     v1: bool = False
     """In the memory hierarchy of cgroups v1."""
+    beyond: tuple[str, ...] = ()
+    """What the collector's own processor does not say of it."""
     image: dict[str, Any] = field(default_factory=lambda: dict(USUAL_IMAGE))
 
     def expected(self, uid: str, container_id: str) -> dict[str, Any]:
@@ -168,10 +174,13 @@ CASES = (
         "sidecar", named("sidecar"), spec=more(init={"name": "proxy", "restartPolicy": "Always"}), container="proxy",
         image=TOOL, statuses="initContainerStatuses",
     ),
-    Case("ephemeral", named("ephemeral"), container="debug", image=TOOL, statuses="ephemeralContainerStatuses"),
+    Case(
+        "ephemeral", named("ephemeral"), container="debug", image=TOOL, statuses="ephemeralContainerStatuses",
+        beyond=tuple(GUESSED),
+    ),
     Case("static-names-node", named("static-names-node"), MIRROR, form=pods.CONTAINERD_CGROUPFS, runtime=""),
     Case("on-host", named("on-host"), spec={"hostNetwork": True}),
-    Case("sandbox", named("sandbox"), container=""),
+    Case("sandbox", named("sandbox"), container="", beyond=("service.instance.id",)),
     Case("loose", named("loose"), container="", form=pods.POD_ONLY, runtime=""),
     Case("crio-systemd", named("crio-systemd"), form=pods.CRIO_SYSTEMD, runtime="cri-o"),
     Case("crio-cgroupfs", named("crio-cgroupfs"), form=pods.CRIO_CGROUPFS, runtime="cri-o"),
@@ -196,6 +205,11 @@ class Session(NamedTuple):
 
     found: dict[str, Found]
     own: Attributes
+    theirs: dict[str, Attributes]
+    """What the collector's own processor says, by case."""
+    as_sent: list[Record | Point]
+    behind: list[Record | Point]
+    """The same when that processor has let it pass."""
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +219,7 @@ def session(server: ApiServer, objects: Objects, tmp_path_factory: pytest.TempPa
     objects.namespace(NAMESPACE)
     with ExitStack() as open_:
         network = open_.enter_context(NodeNetwork())
-        collector = open_.enter_context(Collector(directory))
+        collector = open_.enter_context(Processor(directory, server.kubeconfig()))
         for port in (collector.ports["grpc"], server.port):
             network.lead(port)
         objects.node(NODE, network.host.ipv4, network.host.ipv6)
@@ -213,7 +227,7 @@ def session(server: ApiServer, objects: Objects, tmp_path_factory: pytest.TempPa
         backend = open_.enter_context(Container(objects.pod(NAMESPACE, "backend", NODE), network.host.namespace))
         chosen = {"labels": ["tier"], "annotations": ["note/*"]}
         told = settings(collector, server, NODE, **chosen)
-        open_.enter_context(NodeAgent(directory, told, network, **DOWNWARD))
+        agent = open_.enter_context(NodeAgent(directory, told, network, **DOWNWARD))
         wait_for(lambda: "pods" in answered(collector), "the first list")
         backend.serve(network.host.ipv4, PORT)
         for _uid, container in made.values():
@@ -231,7 +245,36 @@ def session(server: ApiServer, objects: Objects, tmp_path_factory: pytest.TempPa
         for case in filter(possible, CASES):
             uid, container = made[case.name]
             found[case.name] = Found(came[case.name], measured[case.name], case.expected(uid, container.id))
-        yield Session(found, collector.own_points()[-1].resource)
+        theirs = asked(collector, found)
+        agent.stop()
+        as_sent, behind = (everything(collector, way) for way in ("grpc", "http"))
+        yield Session(found, collector.own_points()[-1].resource, theirs, as_sent, behind)
+
+
+def asked(collector: Processor, found: dict[str, Found]) -> dict[str, Attributes]:
+    """What the processor says of the same pods and containers, knowing no more than the kernel tells of them."""
+    known = {
+        name: {key: str(one.wanted[key]) for key in ("k8s.pod.uid", "container.id") if key in one.wanted}
+        for name, one in found.items()
+    }
+    collector.ask(known.values())
+    uids = {one["k8s.pod.uid"] for one in known.values()}
+    wait_for(lambda: collector.answers().keys() >= uids, "the processor's answers")
+    answers = collector.answers()
+    return {name: answers[one["k8s.pod.uid"]] for name, one in known.items()}
+
+
+def everything(collector: Collector, way: Any) -> list[Record | Point]:
+    """All that came that way, in an order of its own."""
+    observed = [
+        *collector.records(way),
+        *collector.points(way),
+        *collector.own_records(way),
+        *collector.own_points(way),
+    ]
+    return sorted(
+        observed, key=lambda one: repr((one.time_ns, sorted(one.attributes.items()), one.resource["service.name"]))
+    )
 
 
 def of_metrics(collector: Collector, uids: set[str]) -> dict[str, Attributes]:
@@ -282,3 +325,30 @@ def test_the_agent_says_which_pod_it_is(session):
         "service.name": "otelbpf",
     }
     assert {name: session.own.get(name) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_collectors_own_processor_says_the_same(session, case):
+    """But where nothing says which container it is: then it takes the pod's only one, which may be the wrong one."""
+    if not possible(case):
+        pytest.skip("no memory hierarchy of cgroups v1 here")
+    ours, theirs = dict(session.found[case.name].of_record), session.theirs[case.name]
+    ours[OLDER_TAG] = next(iter(ours.pop("container.image.tags", ())), None)
+    guessed = GUESSED if case.form == pods.POD_ONLY else set()
+    assert {name: ours.get(name) for name in theirs if name not in guessed} == {
+        name: value for name, value in theirs.items() if name not in guessed
+    }
+    assert {name for name in ours if ours[name] is not None} - set(theirs) - OURS_ALONE == set(case.beyond)
+
+
+def test_the_processor_as_documented_changes_nothing_of_ours(session):
+    """It adds what we leave out: when the pod began, the older form of its image's tags; and of what is in a pod but in
+    no container the image of the pod's only one, which it cannot be kept from."""
+    assert len(session.as_sent) == len(session.behind) > 0
+    for sent, passed in zip(session.as_sent, session.behind, strict=True):
+        added = {name: value for name, value in passed.resource.items() if name not in sent.resource}
+        assert {**sent.resource, **added} == passed.resource
+        guessed = set() if "container.image.name" in sent.resource else {"container.image.name"}
+        assert set(added) <= {"k8s.pod.start_time", OLDER_TAG} | guessed
+        assert guessed or [added.get(OLDER_TAG)] in ([None], sent.resource.get("container.image.tags"))
+        assert sent.attributes == passed.attributes

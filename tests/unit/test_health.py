@@ -13,7 +13,6 @@ from otelbpf import health
 from otelbpf.config import loads
 from otelbpf.errors import ConfigError
 from otelbpf.health import Health
-from otelbpf.line import Conveyor, Timer
 
 ANY = "127.0.0.1:0"
 
@@ -31,17 +30,17 @@ def test_it_is_alive_from_the_start_and_ready_when_the_probes_are_attached() -> 
     with Health(ANY) as server:
         assert ask(server, "/healthz") == (200, "ok")
         assert ask(server, "/readyz") == (503, "starting")
-        server.running({"drain": lambda: True}, "ready: dns_lookup")
+        server.running(list, "ready: dns_lookup")
         assert ask(server, "/readyz") == (200, "ready: dns_lookup")
         server.stopping()
         assert ask(server, "/readyz") == (503, "stopping")
         assert ask(server, "/healthz") == (200, "ok")
 
 
-def test_a_thread_that_ended_is_named() -> None:
+def test_what_is_wrong_is_said() -> None:
     with Health(ANY) as server:
-        server.running({"drain": lambda: True, "line": lambda: False}, "ready")
-        assert ask(server, "/healthz") == (503, "does not run any more: line")
+        server.running(lambda: ["line is stuck for 61 s", "drain does not run any more"], "ready")
+        assert ask(server, "/healthz") == (503, "line is stuck for 61 s; drain does not run any more")
 
 
 @pytest.mark.parametrize(
@@ -111,19 +110,3 @@ def test_an_endpoint_must_be_host_and_port(endpoint: str) -> None:
 @pytest.mark.parametrize("endpoint", ["", ":13134", "0.0.0.0:13134", "[::1]:1", "localhost:13134"])
 def test_places_to_listen(endpoint: str) -> None:
     assert loads(f'health: {{endpoint: "{endpoint}"}}'.encode()).health.endpoint == endpoint
-
-
-def test_a_line_that_hangs_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otelbpf.line.HANGS_S", 0.0)
-    hanging, hangs, arrived = threading.Event(), threading.Event(), threading.Event()
-
-    def tick() -> None:
-        hangs.set()
-        hanging.wait(10)
-
-    with Conveyor(tick, [Timer(0.01, lambda: None)], arrived, threading.Event(), tick_s=0) as conveyor:
-        arrived.set()
-        assert hangs.wait(10)
-        while conveyor.alive:
-            pass
-        hanging.set()

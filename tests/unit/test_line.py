@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from otelbpf.batch import Batch
+from otelbpf.errors import OtelbpfError
 from otelbpf.ledger import EventLedger
 from otelbpf.line import PIECE_ROWS, Conveyor, Line, Rows, Source, Timer, event_ledger
 from otelbpf.probes.probe import Probe
@@ -145,3 +146,42 @@ def test_an_error_in_the_thread_is_kept() -> None:
         conveyor._thread.join(10)
     with pytest.raises(ValueError, match="broken"):
         conveyor.check()
+
+
+def test_the_conveyor_stands_between_two_ticks_while_it_is_paused() -> None:
+    ticks, arrived = [], threading.Event()
+    with Conveyor(
+        lambda: ticks.append(1), [Timer(0.001, lambda: None)], arrived, threading.Event(), tick_s=0.0
+    ) as conveyor:
+        for _ in range(20):
+            with conveyor.paused():
+                before = len(ticks)
+                threading.Event().wait(0.005)
+                assert len(ticks) == before
+            while len(ticks) == before:
+                threading.Event().wait(0.001)
+
+
+def test_a_line_that_does_not_come_to_rest_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("otelbpf.line.PAUSED_WITHIN_S", 0.01)
+    ticking, goes_on, arrived = threading.Event(), threading.Event(), threading.Event()
+
+    def tick() -> None:
+        ticking.set()
+        goes_on.wait(30)
+
+    with Conveyor(tick, [], arrived, threading.Event(), tick_s=0.0) as conveyor:
+        arrived.set()
+        ticking.wait(30)
+        with pytest.raises(OtelbpfError, match="busy"), conveyor.paused():
+            pass
+        goes_on.set()
+        ticking.clear()
+
+
+def test_a_timer_takes_another_interval_at_once() -> None:
+    timer = Timer(100.0, lambda: None, due=1000.0)
+    timer.every(10.0)
+    assert (timer.interval_s, timer.due) == (10.0, 910.0)
+    timer.every(60.0)
+    assert (timer.interval_s, timer.due) == (60.0, 910.0)

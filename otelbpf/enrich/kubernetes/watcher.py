@@ -27,6 +27,7 @@ from otelbpf.enrich.kubernetes.refusals import NO_ANSWER, ApiError
 from otelbpf.enrich.kubernetes.tables import Nodes, OwnPods, PeerPods, Services, Slices
 from otelbpf.enrich.kubernetes.watch import SETTLED_S, Watch
 from otelbpf.enrich.kubernetes.which_node import asked_node
+from otelbpf.pulse import Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -108,6 +109,7 @@ class Watcher:
         self._doing = ""
         self._stopping = threading.Event()
         self._tried = threading.Event()
+        self.pulse = Pulse("kubernetes")
         self._thread = threading.Thread(target=self._run, name="kubernetes", daemon=True)
 
     def __enter__(self) -> Self:
@@ -202,6 +204,7 @@ class Watcher:
         node_due_s = sweep_due_s = 0.0
         while not self._stopping.is_set():
             self._turned_s = now_s = time.monotonic()
+            self.pulse.beat(SWEEP_S)
             if self._own_watch is None and now_s >= node_due_s:
                 self._doing = "to hear which node this is"
                 self._find_node()
@@ -216,6 +219,7 @@ class Watcher:
             if now_s >= sweep_due_s:
                 self._sweep()
                 sweep_due_s = now_s + SWEEP_S
+        self.pulse.end()
         for watch in self._all():
             watch.close()
 

@@ -32,6 +32,10 @@ def outputs() -> Exporters:
     return Exporters([Sender("away", ConsoleTransport(), Retry(), queue, ("logs", "metrics", "traces"))])
 
 
+def ignored(_tick_s: float) -> None:
+    """The pace of a line that there is not."""
+
+
 def fill(outputs: Exporters, signal: str) -> None:
     for _ in range(32):
         outputs.export(Request(signal, bytes(MIB), 10, 1))
@@ -43,7 +47,7 @@ def capacities(outputs: Exporters) -> dict[str, int]:
 
 def test_short_of_memory_queues_go_first_then_records_then_older_points(outputs: Exporters) -> None:
     sampling = Sampling("")
-    shedding = Shedding(outputs, sampling)
+    shedding = Shedding(outputs, sampling, ignored)
     for signal in ("logs", "metrics"):
         fill(outputs, signal)
     seen = []
@@ -67,7 +71,7 @@ def test_short_of_memory_queues_go_first_then_records_then_older_points(outputs:
 
 
 def test_what_overflows_a_queue_that_was_cut_is_lost_for_want_of_memory(outputs: Exporters) -> None:
-    shedding = Shedding(outputs, Sampling(""))
+    shedding = Shedding(outputs, Sampling(""), ignored)
     shedding.memory(1)
     fill(outputs, "logs")
     shedding.memory(0)
@@ -83,11 +87,11 @@ def test_points_that_are_differences_are_never_shed() -> None:
 
 def test_the_sparser_of_both_limits_holds(outputs: Exporters) -> None:
     sampling = Sampling("")
-    shedding = Shedding(outputs, sampling)
-    for level, detail in enumerate(STEPS_DOWN):
+    shedding = Shedding(outputs, sampling, ignored)
+    for level, detail in enumerate((EVERYTHING, *STEPS_DOWN)):
         shedding.cpu(level)
         assert sampling.now.detail is detail
-    shedding.cpu(1)
+    shedding.cpu(2)
     shedding.memory(2)
     assert sampling.now == Due(TOTALS, MEMORY_LIMIT)
     shedding.memory(0)
@@ -97,7 +101,15 @@ def test_the_sparser_of_both_limits_holds(outputs: Exporters) -> None:
 
 
 def test_there_is_a_step_for_each_detail() -> None:
-    assert [step.name for step in CPU_STEPS] == [detail.name for detail in STEPS_DOWN]
+    assert [step.name for step in CPU_STEPS] == ["everything", "batched", *(one.name for one in STEPS_DOWN[1:])]
+
+
+def test_the_first_thing_that_cpu_time_costs_is_delay(outputs: Exporters) -> None:
+    ticks: list[float] = []
+    shedding = Shedding(outputs, Sampling(""), ticks.append)
+    for level in (1, 2, 0):
+        shedding.cpu(level)
+    assert ticks == [0.5, 0.5, 0.1]
 
 
 def test_each_step_is_told_once_and_counted() -> None:
@@ -139,7 +151,9 @@ def test_cpu_time_counts_over_a_window_and_not_at_the_start() -> None:
 def test_the_settings_decide_which_guards_there_are(outputs: Exporters) -> None:
     def made(**settings: object) -> list[str]:
         config = Config(**settings)  # type: ignore[arg-type]
-        return [state.name for state in guards(config, memory.bounds(config), outputs, Sampling("")).states()]
+        return [
+            state.name for state in guards(config, memory.bounds(config), outputs, Sampling(""), ignored, list).states()
+        ]
 
     assert made(memory_limit="off", cpu_limit="off") == []
     assert made(memory_limit=200 * MIB, cpu_limit=0.5) == [MEMORY_LIMIT, CPU_LIMIT]
@@ -168,7 +182,7 @@ def test_a_bound_that_cannot_be_read_is_no_pressure(tmp_path: Path) -> None:
 def test_the_thread_turns_them_and_tells(outputs: Exporters) -> None:
     told: list[Change] = []
     guard = Guard(MEMORY_LIMIT, Ladder(1, 0.8, 0.6, 0, 0), MEMORY_STEPS, lambda: 1.0, lambda _level: None)
-    turning = Guards([guard])
+    turning = Guards([guard], list, 60)
     turning.on_change = told.append
     with turning:
         turning._thread.join(0.5)

@@ -170,6 +170,8 @@ def test_what_is_beyond_the_cap_is_summed_up_for_each_resource() -> None:
     overflow = [key for key in points if "otel.metric.overflow" in key[2]]
     assert len(points) - len(overflow) == 7
     assert len(overflow) == 3
+    assert engine.overflows() == {"otelbpf.tcp.io": 3}
+    assert engine.series() == {"otelbpf.tcp.io": 10}
     assert sum(point.as_int for point in points.values()) == sum(int(batch.rows["tx_bytes"].sum()) for batch in batches)
 
 

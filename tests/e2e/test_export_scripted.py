@@ -84,6 +84,14 @@ def test_compression_and_headers(peer, compression):
         assert headers.get("content-encoding") == (compression if compression != "none" else None)
 
 
+def test_a_binary_header():
+    with GrpcPeer() as peer, exporter(peer, headers={"X-Tenant-Bin": "blue"}) as sending:
+        sending.export(log_request(5))
+        assert sending.flush(soon())
+    assert peer.received[-1].headers["x-tenant-bin"] == b"blue"
+    assert sending.ledger()["logs"].accepted == 5
+
+
 def test_connections_are_kept():
     with HttpPeer() as peer, exporter(peer) as sending:
         for number in range(20):

@@ -91,25 +91,29 @@ class Reload:
         deadline = time.monotonic() + config.shutdown_timeout
         with Exchange(running.outputs, self.config.exporters, config.exporters) as exchange:
             with running.conveyor.paused():
-                if found.touches("filters"):
-                    self._filter(config)
-                if found.touches("probes"):
-                    running.node.limit(config)
+                self._change_kernel(found)
                 running.line.follow(config)
                 exchange.take_place(deadline)
                 running.collecting.every(config.metrics.interval)
             self.config = config
         running.telemetry.follow(config, deadline)
 
-    def _filter(self, config: Config) -> None:
+    def _change_kernel(self, found: Changes) -> None:
         """What living connections did until now is counted as the former filters have it."""
-        self._running.node.tick()
-        self._running.node.snapshot()
+        if found.touches("filters"):
+            self._running.node.tick()
+            self._running.node.snapshot()
         try:
-            self._running.filter(config)
+            self._bring_kernel(found, found.config)
         except OtelbpfError:
-            self._running.filter(self.config)
+            self._bring_kernel(found, self.config)
             raise
+
+    def _bring_kernel(self, found: Changes, config: Config) -> None:
+        if found.touches("filters"):
+            self._running.filter(config)
+        if found.touches("probes"):
+            self._running.node.limit(config)
 
 
 def sentence_of(found: Changes) -> str:

@@ -120,10 +120,13 @@ def summary() -> str:
 
 
 def telemetry() -> str:
-    """The agent's metrics about itself."""
+    """The agent's metrics and events about itself."""
     lines = ["| metric | instrument | unit | what |", "|---|---|---|---|"]
     metrics = [*(name for name, _ in all_instruments()), names.METRIC_OTELBPF_AGENT_EVENT_LAG]  # recorded, not observed
     lines += [f"| `{name}` | {name.instrument} | `{name.unit}` | {name.description} |" for name in metrics]
+    lines += ["", "| event | when |", "|---|---|"]
+    events = [name for name in names.EVENTS.values() if name.startswith("otelbpf.agent.")]
+    lines += [f"| `{name}` | {name.description} |" for name in events]
     return "\n".join(lines)
 
 

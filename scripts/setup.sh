@@ -1,5 +1,5 @@
 #!/bin/bash
-# Install what this machine lacks: setup.sh run|test|bench. Quick and silent when nothing is missing.
+# Install what this machine lacks: setup.sh run|test|image|bench. Quick and silent when nothing is missing.
 # Debian and Ubuntu; elsewhere it says what is needed. The virtual environment is the Makefile's.
 set -euo pipefail
 missing=()
@@ -29,6 +29,9 @@ if [ "${1:-run}" != run ]; then
   needs iproute2 has ip
   needs nftables has nft
   needs openssl has openssl
+fi
+if [ "${1:-run}" = image ]; then
+  needs debootstrap has debootstrap
 fi
 if [ "${1:-run}" = bench ]; then
   needs libbpf-tools has tcplife

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 GZIP_LEVEL = 1
 """Log records shrink 14-fold at a fraction of level 6's time, which gains a quarter more."""
 ZSTD_LEVEL = 1
-KEPT = 64
-"""Packed requests that are remembered for their retries, at most."""
+KEPT_BYTES = 4 * 2**20
+"""Of packed requests that are remembered for their retries: each keeps what it was made of, outside of the queue."""
 
 
 class Packer:
@@ -30,10 +30,19 @@ class Packer:
         kept, packed = self._packed.get(id(request), (None, b""))
         if kept is not request:
             packed = _zstd(request.body) if self.compression == "zstd" else _gzip(request.body)
-            if len(self._packed) >= KEPT:
-                self._packed.clear()
-            self._packed[id(request)] = (request, packed)
+            self._remember(request, packed)
         return packed
+
+    def _remember(self, request: Request, packed: bytes) -> None:
+        size = len(request.body) + len(packed)
+        if self.held_bytes + size > KEPT_BYTES:
+            self._packed.clear()
+        self._packed[id(request)] = (request, packed)
+
+    @property
+    def held_bytes(self) -> int:
+        """What is kept here, with what it was made of."""
+        return sum(len(one.body) + len(small) for one, small in tuple(self._packed.values()))
 
     def forget(self, request: Request) -> None:
         """*request* will not be sent again."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from otelbpf.errors import ConfigError
 from otelbpf.export.endpoint import tls_context
+from otelbpf.export.proxy import proxy_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,8 @@ HTTP1_HELLO = b"GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n"
 SETTINGS_FRAME = b"\x04"
 UNJUDGED = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL", "connection", "timeout", "tls", "HTTP 400"}
 """Codes that may come from the library, or from a peer that does not speak the protocol."""
+BEHIND_PROXY = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "connection", "timeout", "HTTP 407"}
+"""Codes that a proxy may be the reason of."""
 
 
 def diagnose(failure: Failure, endpoint: Endpoint | None, *, ask: bool = True) -> str:
@@ -34,6 +37,8 @@ def diagnose(failure: Failure, endpoint: Endpoint | None, *, ask: bool = True) -
     said = failure.text
     if endpoint is None:
         return failure.message or failure.code
+    if failure.code in BEHIND_PROXY and (proxy := proxy_named(endpoint)):
+        return f"{endpoint.authority} is not reached by the proxy {proxy} ({said}); check the proxy, or name the peer in NO_PROXY"
     sentence = _from_message(failure, endpoint, said)
     if sentence is None and failure.code in UNJUDGED:
         if not ask:

@@ -12,6 +12,7 @@ from otelbpf.errors import ConfigError
 from otelbpf.export.answer import Accepted, Answer, Failure
 from otelbpf.export.endpoint import Certificates, certificate_files, grpc_endpoint, read_certificates
 from otelbpf.export.files import Headers, Rotation
+from otelbpf.export.proxy import proxy_of
 from otelbpf.export.response import partial_success, shortened, status_details
 
 if TYPE_CHECKING:
@@ -138,6 +139,9 @@ class GrpcTransport:
         options.append(("grpc.dns_min_time_between_resolutions_ms", RESOLVE_MS))
         # Two channels of the same address would share a connection, and with it the certificates from before.
         options.append(("grpc.use_local_subchannel_pool", 1))
+        # Said in so many words, as gRPC's core looks at names in small letters only.
+        proxy = proxy_of(self.endpoint)
+        options.append(("grpc.http_proxy", proxy) if proxy else ("grpc.enable_http_proxy", 0))
         compression = grpc.Compression.Gzip if self._settings.compression == "gzip" else grpc.Compression.NoCompression
         if not self.endpoint.secure:
             return grpc.insecure_channel(self.endpoint.authority, options, compression)

@@ -6,7 +6,6 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
-from urllib.request import getproxies_environment, proxy_bypass
 
 from otelbpf import __version__
 from otelbpf.errors import ConfigError
@@ -14,6 +13,7 @@ from otelbpf.export.answer import Accepted, Answer, Failure
 from otelbpf.export.compression import Packer
 from otelbpf.export.endpoint import certificate_files, http_endpoints, read_certificates, tls_context
 from otelbpf.export.files import Headers, Rotation
+from otelbpf.export.proxy import proxy_of
 from otelbpf.export.response import partial_success, partial_success_json, retry_after_s, shortened, status_details
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("otelbpf.export")
 
 PROTOBUF = "application/x-protobuf"
-RETRYABLE = {429, 502, 503, 504}
+PROXY_REFUSES = 407
+RETRYABLE = {429, 502, 503, 504, PROXY_REFUSES}
+"""As the specification has them, and a proxy's refusal: the peer has seen nothing yet."""
 ANSWER_LIMIT = 2**16
 """What is read of an answer; an honest one has a few hundred bytes."""
 
@@ -147,15 +149,6 @@ class HttpTransport:
         former, self._pools = self._pools, self._opened()
         for pool in former.values():
             pool.clear()
-
-
-def proxy_of(endpoint: Endpoint) -> str:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for *endpoint*; empty for none."""
-    if proxy_bypass(endpoint.authority):
-        return ""
-    proxies = getproxies_environment()
-    proxy = proxies.get("https" if endpoint.secure else "http", proxies.get("all", ""))
-    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 def answer_of(status: int, headers: Any, body: bytes, items: int) -> Answer:

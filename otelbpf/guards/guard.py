@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from otelbpf.guards.watchdog import StageChange
     from otelbpf.signals.sampling import Sampling
 
-TURN_S, HASTY_TURN_S = 0.25, 0.05
-"""In a flood memory grows by tens of megabytes a second; to look costs a quarter of a millisecond."""
+TURN_S, HASTY_TURN_S = 0.5, 0.05
+"""In a flood memory grows by tens of megabytes a second; to look costs 50 µs."""
 HASTY_FROM = 0.7
 MEMORY_OVER, MEMORY_UNDER, MEMORY_URGENT = 0.8, 0.65, 0.9
 MEMORY_PATIENCE_S = 0.5
 """Between two steps: what was dropped is free by then."""
 CPU_OVER, CPU_UNDER = 1.0, 0.5
 QUIET_S = 10.0
+AGAIN_S = 10.0
+"""What holds is told again so often: an exporter that a reload has brought does not know it."""
 SENTENCES = 64
 
 
@@ -71,6 +73,7 @@ class Guard:
         self._steps = steps
         self._pressure = pressure
         self._apply = apply
+        self._applied_s = 0.0
         self.used = 0.0
         """Share of the limit at the last look."""
 
@@ -79,9 +82,11 @@ class Guard:
         before = self._ladder.level
         self.used = self._pressure()
         level = self._ladder.follow(self.used, now_s)
+        if level != before or (level and now_s - self._applied_s >= AGAIN_S):
+            self._apply(level)
+            self._applied_s = now_s
         if level == before:
             return None
-        self._apply(level)
         step = self._steps[level]
         sentence = f"{self.name}: {self.used:.0%} of it is used: {step.meaning}"
         return Change(self.name, step.name, level > before, sentence)

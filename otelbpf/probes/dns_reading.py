@@ -72,9 +72,12 @@ class Reading:
         return Categorical(codes, self._kinds.of_all(distinct.tolist()))
 
     def codes(self, codes: NDArray[Any]) -> Categorical:
-        """The names of response codes, a thing each; a negative one has none."""
-        distinct, which = np.unique(codes, return_inverse=True)
-        return Categorical(which, self._codes.of_all(distinct.tolist()))
+        """The names of response codes, a thing each; -1, for no answer, has none."""
+        numbers = codes.astype(np.intp) + 1
+        present = np.flatnonzero(np.bincount(numbers))
+        place = np.zeros(present[-1] + 1 if len(present) else 0, np.intp)
+        place[present] = np.arange(len(present))
+        return Categorical(place[numbers], self._codes.of_all((present - 1).tolist()))
 
     def add_messages(self, batch: Batch, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Reads the messages of *wanted* rows into columns; gives the rows that hold no nonsense."""

@@ -96,7 +96,7 @@ def _attributes(declared: Sequence[Probe]) -> Iterator[str]:
     used += [item for probe in declared for metric in probe.metrics for item in metric.by]
     used += [item for probe in declared if probe.totals for metric in probe.totals.metrics for item in metric.by]
     values = _values(used)
-    general = [names.OTEL_EVENT_NAME, names.OTEL_METRIC_OVERFLOW, *names.LEGACY.values()]
+    general = [names.OTEL_EVENT_NAME, names.OTEL_METRIC_OVERFLOW, names.OTELBPF_SAMPLE_WEIGHT, *names.LEGACY.values()]
     for name in sorted({*attribute_names(used), *general}):
         yield _row(
             f"`{name}`",

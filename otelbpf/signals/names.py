@@ -182,7 +182,9 @@ OTELBPF_CONNECTION_ADOPTED = AttributeName("otelbpf.connection.adopted", "bool",
 DNS_QUESTION_NAME = AttributeName("dns.question.name", "str", "as asked, without the trailing dot", registry=True)
 DNS_ANSWERS = AttributeName("dns.answers", "str[]", "addresses only", registry=True)
 OTELBPF_DNS_QUESTION_TYPE = AttributeName("otelbpf.dns.question.type", "str", "A, AAAA, …, TYPE65280")
-OTELBPF_DNS_RESPONSE_CODE = AttributeName("otelbpf.dns.response.code", "str", "NOERROR, NXDOMAIN, …; absent on timeout")
+OTELBPF_DNS_RESPONSE_CODE = AttributeName(
+    "otelbpf.dns.response.code", "str", "NOERROR, NXDOMAIN, …, RCODE3841; absent on timeout"
+)
 OTELBPF_DNS_CNAMES = AttributeName("otelbpf.dns.cnames", "str[]", "the chain in order")
 OTELBPF_DNS_RECORDS = AttributeName("otelbpf.dns.records", "str[]", "other types, as MX 10 mx.example.org")
 OTELBPF_DNS_ANSWER_COUNT = AttributeName("otelbpf.dns.answer.count", "int")

@@ -123,8 +123,8 @@ def test_the_numbers_about_itself_are_those_of_the_machine(tmp_path: Path) -> No
     lag = points["otelbpf.agent.event.lag",]
     assert lag.count > 0
     assert 0 < lag.value / lag.count < 10
-    hits = points["otelbpf.agent.enrichment.lookups", "executable", "hit"].value
-    assert hits > 50
+    lookups = [points["otelbpf.agent.enrichment.lookups", "executable", result].value for result in ("hit", "miss")]
+    assert min(lookups) > 0
 
 
 def descriptors_are_told(collector: Collector, pid: int) -> bool:

@@ -123,7 +123,7 @@ def test_every_grpc_code(name):
 
 
 def test_every_http_status():
-    retried = {429, 502, 503, 504}
+    retried = {407, 429, 502, 503, 504}
     halved = {400, 413, 422, 500}
     statuses = [*range(300, 600)]
     with HttpPeer() as peer, exporter(peer) as sending:

@@ -49,6 +49,7 @@ class Agent:
             statuses=[ProbeStatus("tcp_connection", "tp_btf", "attached"), ProbeStatus("dns_lookup", "", "failed")],
             run_times={"tcp_connection": RunTime(2_500_000_000, 7)},
             maps={"filter_ports": MapFill(3, 64)},
+            overflows={"throttle_totals": 3},
             caches={"process": (10, 5, 1, 4)},
             series={"otelbpf.tcp.io": 42},
             series_overflows={"otelbpf.tcp.io": 1},

@@ -103,6 +103,7 @@ class Peer:
     hangs_over: bytes = b""
     """What makes a request that holds it hang."""
     max_bytes: int = 4 * 2**20
+    host: str = "127.0.0.1"
     port: int = 0
     refusal: str | int = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -132,7 +133,7 @@ class Peer:
 
 @dataclass
 class GrpcPeer(Peer):
-    """An OTLP/gRPC server on 127.0.0.1; with *certificate* and *key* it speaks TLS, with *authority* it wants ours."""
+    """An OTLP/gRPC server on *host*; with *certificate* and *key* it speaks TLS, with *authority* it wants ours."""
 
     certificate: Path | None = None
     key: Path | None = None
@@ -144,7 +145,7 @@ class GrpcPeer(Peer):
         options = [("grpc.max_receive_message_length", self.max_bytes), ("grpc.so_reuseport", 0)]
         self._server = grpc.server(futures.ThreadPoolExecutor(64), options=options)
         self._server.add_generic_rpc_handlers((_Handler(self),))
-        address = f"127.0.0.1:{self.port}"
+        address = f"{self.host}:{self.port}"
         if self.certificate and self.key:
             authority = self.authority.read_bytes() if self.authority else None
             pairs = [(self.key.read_bytes(), self.certificate.read_bytes())]
@@ -161,7 +162,7 @@ class GrpcPeer(Peer):
 
     @property
     def endpoint(self) -> str:
-        return f"http{'s' if self.certificate else ''}://127.0.0.1:{self.port}"
+        return f"http{'s' if self.certificate else ''}://{self.host}:{self.port}"
 
 
 class _Handler(grpc.GenericRpcHandler):
@@ -201,7 +202,7 @@ def _status(step: Fail) -> bytes:
 
 @dataclass
 class HttpPeer(Peer):
-    """An OTLP/HTTP server on 127.0.0.1; with *certificate* and *key* it speaks TLS, with *authority* it wants ours."""
+    """An OTLP/HTTP server on *host*; with *certificate* and *key* it speaks TLS, with *authority* it wants ours."""
 
     certificate: Path | None = None
     key: Path | None = None
@@ -217,7 +218,7 @@ class HttpPeer(Peer):
             pass
 
         Handler.peer = peer
-        self._server = _Server(("127.0.0.1", self.port), Handler)
+        self._server = _Server((self.host, self.port), Handler)
         if self.certificate and self.key:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.certificate, self.key)
@@ -241,7 +242,7 @@ class HttpPeer(Peer):
 
     @property
     def endpoint(self) -> str:
-        return f"http{'s' if self.certificate else ''}://127.0.0.1:{self.port}"
+        return f"http{'s' if self.certificate else ''}://{self.host}:{self.port}"
 
 
 class _Server(ThreadingHTTPServer):

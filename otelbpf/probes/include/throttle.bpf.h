@@ -7,7 +7,7 @@
  *   sums = sums_of(over, &key, pid, comm);   else add it up; each event of these is in the ledger as throttled */
 #pragma once
 
-#define BUCKETS 4096      /* cgroups that have a rate of their own */
+#define BUCKETS 2048      /* cgroups that have a rate of their own */
 #define TOTALS 1024       /* entries of sums between two readings */
 #define TOTALS_SHARE 64   /* of these, that one cgroup may have */
 #define THROTTLED_KINDS 2 /* a probe's kinds of events are 1 and 2 */

@@ -91,10 +91,10 @@ class TestHttp:
         assert answer_of(status, HTTPHeaderDict(), b"", 5) == Accepted()
 
     @pytest.mark.parametrize("status", range(300, 600))
-    def test_only_what_the_specification_names_is_tried_again(self, status):
+    def test_what_the_specification_names_is_tried_again_and_a_proxy_s_refusal(self, status):
         answer = answer_of(status, HTTPHeaderDict(), b"", 5)
         assert isinstance(answer, Failure)
-        assert answer.retryable == (status in {429, 502, 503, 504})
+        assert answer.retryable == (status in {407, 429, 502, 503, 504})
 
     def test_the_server_s_message_is_kept(self):
         body = Status(message="no such tenant").SerializeToString()

@@ -7,7 +7,7 @@ SOURCES := otelbpf tests scripts hatch_build.py
 C_SOURCES := $(wildcard otelbpf/*/*.bpf.c otelbpf/*/*/*.bpf.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-test bpf test test-unit test-kernel test-e2e test-deploy test-backends bench lint format docs peers wheel clean
+.PHONY: help run setup setup-test bpf test test-unit test-kernel test-e2e test-deploy test-backends test-image bench lint format docs peers wheel clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -27,20 +27,20 @@ $(VENV)/bin/python:
 	@python=$$(scripts/python.sh) && "$$python" -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml requirements.lock
-	@echo "setup: Python packages"
+	@echo "setup: Python packages, downloaded and installed; the first time this takes minutes"
 	@$(PIP) -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@echo "setup: Python packages for tests"
+	@echo "setup: Python packages for tests; the first time this takes a minute or two"
 	@$(PIP) -e .[dev]
 	@touch $@
 
 bpf:            ## compile the BPF objects that are older than their sources
 	@scripts/compile_bpf.sh $(BPF_FLAGS)
 
-test: setup-test peers      ## all tests (root), but for those of test-backends
-	$(PYTEST) --ignore tests/backends $(ARGS)
+test: setup-test peers      ## all tests (root), but for those of test-backends and test-image
+	$(PYTEST) --ignore tests/backends --ignore tests/image $(ARGS)
 
 test-unit: $(VENV)/.installed-dev bpf     ## what needs neither root nor peers; under a minute
 	$(PYTEST) tests/unit tests/recorded $(ARGS)
@@ -76,6 +76,10 @@ test-deploy: setup-test peers   ## manifests and chart at a real API server, the
 test-backends: setup-test   ## the queries of docs/questions.md in a real Loki and a real Prometheus (root)
 	@scripts/peers.sh otelcol kube-apiserver etcd loki prometheus
 	$(PYTEST) tests/backends $(ARGS)
+
+test-image: setup-test      ## deploy/Dockerfile carried out by debootstrap and chroot, and run as the DaemonSet says (root)
+	@scripts/setup.sh image
+	$(PYTEST) tests/image $(ARGS)
 
 peers:          ## the real peers that the tests talk to: collector, Kubernetes' API server, helm; minutes, once
 	@scripts/peers.sh

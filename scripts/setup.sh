@@ -1,5 +1,5 @@
 #!/bin/bash
-# Install what this machine lacks: setup.sh run|test|bench. Quick and silent when nothing is missing.
+# Install what this machine lacks: setup.sh run|test|image|bench. Quick and silent when nothing is missing.
 # Debian and Ubuntu; elsewhere it says what is needed. The virtual environment is the Makefile's.
 set -euo pipefail
 missing=()
@@ -30,6 +30,9 @@ if [ "${1:-run}" != run ]; then
   needs nftables has nft
   needs openssl has openssl
 fi
+if [ "${1:-run}" = image ]; then
+  needs debootstrap has debootstrap
+fi
 if [ "${1:-run}" = bench ]; then
   needs libbpf-tools has tcplife
 fi
@@ -39,7 +42,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     echo "setup: missing here: ${missing[*]} (Debian's names); install them, or run this as root on Debian" >&2
     exit 1
   fi
-  echo "setup: installing ${missing[*]}"
+  echo "setup: installing Debian packages: ${missing[*]}; this takes a minute or two"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
   apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null

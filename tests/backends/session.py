@@ -2,8 +2,8 @@
 
 shop/front-7d9f-a (node-1) ─▶ shop/cart, consul, api.partner.net; asks for cart with its search domains
 shop/front-7d9f-b (node-2) ─▶ shop/cart (refused), shop.example.com: our own public name
-shop/cart-5c4b-a  (node-2) ─▶ data/db, consul
-billing/worker-1  (node-1) ─▶ data/db, the API server, 203.0.113.9 without a name; never consul
+shop/cart-5c4b-a  (node-2) ─▶ data/db by way of the mesh's proxy there, consul, itself by its own service
+billing/worker-1  (node-1) ─▶ data/db past the proxy, the API server, 203.0.113.9 without a name; never consul
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ CLOSED, FAILED, LOOKUP = "otelbpf.tcp.connection.closed", "otelbpf.tcp.connectio
 
 
 class Pod(NamedTuple):
-    """A pod of a Deployment: its container has the name of its workload."""
+    """A pod of a Deployment, or one of its containers: the usual one has the name of its workload."""
 
     namespace: str
     workload: str
     name: str
     node: str
     address: str
+    sidecar: str = ""
+
+    @property
+    def container(self) -> str:
+        return self.sidecar or self.workload
 
     @property
     def resource(self) -> dict[str, Any]:
@@ -33,13 +38,13 @@ class Pod(NamedTuple):
             "host.name": self.node,
             "service.name": self.workload,
             "service.namespace": self.namespace,
-            "service.instance.id": f"{self.namespace}.{self.name}.{self.workload}",
+            "service.instance.id": f"{self.namespace}.{self.name}.{self.container}",
             "k8s.cluster.name": "test",
             "k8s.node.name": self.node,
             "k8s.namespace.name": self.namespace,
             "k8s.pod.name": self.name,
             "k8s.deployment.name": self.workload,
-            "k8s.container.name": self.workload,
+            "k8s.container.name": self.container,
         }
 
 
@@ -48,8 +53,9 @@ FRONT_B = Pod("shop", "front", "front-7d9f-b", "node-2", "10.1.2.1")
 CART = Pod("shop", "cart", "cart-5c4b-a", "node-2", "10.1.2.2")
 WORKER = Pod("billing", "worker", "worker-1", "node-1", "10.1.1.2")
 DB = Pod("data", "db", "db-0", "node-2", "10.1.2.3")
+DB_PROXY = DB._replace(sidecar="istio-proxy")
 CONSUL = Pod("consul", "consul", "consul-0", "node-1", "10.1.1.3")
-PODS = (FRONT_A, FRONT_B, CART, WORKER, DB, CONSUL)
+PODS = (FRONT_A, FRONT_B, CART, WORKER, DB, DB_PROXY, CONSUL)
 
 
 class Target(NamedTuple):
@@ -100,7 +106,8 @@ NAMELESS = outside("203.0.113.9", None)
 
 
 class Talk(NamedTuple):
-    """*count* connections of *client*, each with so many bytes; *error*: what each failed with."""
+    """*count* connections of *client*, each with so many bytes; *error*: what each failed with; *sidecar*: who takes
+    them at the other end in place of the usual container."""
 
     client: Pod
     target: Target
@@ -108,6 +115,12 @@ class Talk(NamedTuple):
     sent: int = 1000
     received: int = 5000
     error: str = ""
+    sidecar: str = ""
+
+    def is_served_by(self, pod: Pod) -> bool:
+        """Whether *pod* has its other end."""
+        reached = self.target.more.get("otelbpf.peer.k8s.pod.name") == pod.name and self.sidecar == pod.sidecar
+        return reached and not self.error
 
 
 class Asking(NamedTuple):
@@ -126,7 +139,8 @@ TALKS = (
     Talk(FRONT_A, PARTNER, 24, sent=2000),
     Talk(FRONT_B, service(CART, 8080), 36, error="connection_refused"),
     Talk(FRONT_B, PUBLIC, 48),
-    Talk(CART, service(DB, 5432), 240),
+    Talk(CART, service(DB, 5432), 240, sidecar="istio-proxy"),
+    Talk(CART, service(CART, 8080), 6),
     Talk(CART, service(CONSUL, 8500), 12),
     Talk(WORKER, service(DB, 5432), 60),
     Talk(WORKER, API_SERVER, 12, received=100_000),
@@ -179,7 +193,7 @@ def _metrics(pod: Pod, step: int, start_ns: int, now_ns: int) -> list[Any]:
             if not talk.error:
                 transferred.append((edge | {"network.io.direction": "transmit"}, done * talk.sent))
                 transferred.append((edge | {"network.io.direction": "receive"}, done * talk.received))
-        elif not talk.error and talk.target.more.get("otelbpf.peer.k8s.pod.name") == pod.name:
+        if talk.is_served_by(pod):
             connections.append((_as_server(talk), done))
     for asked in ASKINGS:
         if asked.client is pod:
@@ -217,7 +231,7 @@ def _connections(pod: Pod, start_ns: int) -> list[Any]:
                 counted = {"otelbpf.tcp.io.transmit": talk.sent, "otelbpf.tcp.io.receive": talk.received}
                 role = {"network.tcp.handshake.role": "client"}
                 records.append(otlp.record(CLOSED, time_ns, role | _client(talk) | counted | identity))
-            elif not talk.error and talk.target.more.get("otelbpf.peer.k8s.pod.name") == pod.name:
+            if talk.is_served_by(pod):
                 counted = {"otelbpf.tcp.io.transmit": talk.received, "otelbpf.tcp.io.receive": talk.sent}
                 peer = {"otelbpf.peer.k8s.pod.name": talk.client.name, "otelbpf.peer.k8s.node.name": talk.client.node}
                 ends = {"network.peer.address": talk.client.address, "network.local.address": pod.address}

@@ -98,6 +98,20 @@ ANSWERS: dict[tuple[str, int], tuple[tuple[str, ...], Answers]] = {
         ("k8s_namespace_name", "k8s_pod_name"),
         {("billing", "worker-1"): 12 * 100_000 / 300},
     ),
+    ("Who bypasses the mesh?", 1): (
+        (
+            "k8s_namespace_name",
+            "service_name",
+            "server_port",
+            "otelbpf_peer_k8s_namespace_name",
+            "otelbpf_peer_k8s_workload_name",
+        ),
+        {("data", "db", "5432", "billing", "worker"): 60},
+    ),
+    ("Who calls itself by its own service?", 1): (
+        ("k8s_namespace_name", "k8s_pod_name", "service_peer_name"),
+        {("shop", "cart-5c4b-a", "cart"): 6},
+    ),
     ("Which pods never talk to Consul?", 1): (
         ("k8s_namespace_name", "k8s_pod_name"),
         {("shop", "front-7d9f-b"): 1, ("billing", "worker-1"): 1},

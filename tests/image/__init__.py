@@ -1,0 +1,1 @@
+"""The image itself: as deploy/Dockerfile says, without a container engine."""

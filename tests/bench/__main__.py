@@ -1,6 +1,6 @@
 """`make bench`: every figure that docs/performance.md states, as a Markdown table with the command that made it.
 
-Run: python -m tests.bench [NAME...]; without names all of them, in about eight minutes. Needs root.
+Run: python -m tests.bench [NAME...]; without names all of them, in about eleven minutes. Needs root.
 """
 
 from __future__ import annotations

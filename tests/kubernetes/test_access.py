@@ -11,6 +11,7 @@ import pytest
 
 from otelbpf.config import Kubernetes, Retry
 from otelbpf.enrich.kubernetes import pace
+from otelbpf.enrich.kubernetes import watcher as watcher_module
 from otelbpf.enrich.kubernetes.access import Access
 from otelbpf.enrich.kubernetes.api import Api
 from otelbpf.enrich.kubernetes.refusals import ApiError
@@ -178,6 +179,21 @@ def test_a_plug_in_that_gives_tokens(tmp_path, own):
     assert ask(settings) == "HTTP 401: Unauthorized"
     token.write_text("")
     assert "no token today" in ask(settings)
+
+
+def test_a_plug_in_that_hangs_is_told(tmp_path, own, monkeypatch):
+    server, _ = own
+    monkeypatch.setattr(watcher_module, "STUCK_S", 0.5)
+    ready = tmp_path / "ready"
+    waiting = f"while [ ! -e {ready} ]; do sleep 0.1; done; exec {sys.executable} -c '{SAY_TOKEN}' {ready}"
+    command = {"command": "sh", "args": ["-c", waiting], "apiVersion": "client.authentication.k8s.io/v1"}
+    file = server.kubeconfig_of("hangs", {"exec": command})
+    with Watcher(configured(file, node_name="n1", peers="off"), {}, "host") as watcher:
+        wait_for(lambda: "still waiting for an answer about pods" in reasons(watcher), "its reason")
+        assert not any(state.answered for state in watcher.states())
+        (tmp_path / "token").write_text(AGENT)
+        (tmp_path / "token").rename(ready)
+        wait_for(lambda: answered(watcher), "its token")
 
 
 def test_certificates_of_clients_and_plug_ins_that_give_them(tmp_path, own):

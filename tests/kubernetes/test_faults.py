@@ -160,6 +160,17 @@ def test_a_page_that_is_too_large_is_asked_for_in_smaller_ones(tmp_path, monkeyp
     assert limits[:5] == ["500", "125", "31", "7", "1"]
 
 
+def test_a_list_that_trickles_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(api, "BODY_S", 0.2)
+    with ScriptedApi([POD]) as server:
+        server.script.append(answer(b"{}", "400 Bad Request"))
+        server.trickle_s = 0.1
+        with scripted(tmp_path, server) as watcher:
+            wait_for(lambda: "not whole" in state(watcher).reason, "its reason")
+            server.trickle_s = 0.0
+            wait_for(lambda: state(watcher).answered, "the list")
+
+
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ApiServer, Objects]]:
     """A server that tests may stop for a while."""
@@ -188,6 +199,7 @@ def test_a_server_that_hangs_is_told_and_goes_on_where_it_was(own, monkeypatch):
     server, objects = own
     monkeypatch.setattr(watch, "SILENT_S", 3.0)
     monkeypatch.setattr(api, "CONNECT_S", 1.0)
+    monkeypatch.setattr(api, "ANSWER_S", 1.0)
     uid = objects.pod("shop", "hangs", "hangs")
     settings = Kubernetes(enabled=True, kubeconfig=str(server.kubeconfig()), node_name="hangs", peers="off")
     with Watcher(settings, {}, "host") as watcher:

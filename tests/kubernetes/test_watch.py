@@ -29,6 +29,15 @@ def own(tmp_path: Path) -> Iterator[tuple[ApiServer, Objects]]:
         yield running, objects
 
 
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[tuple[ApiServer, Objects]]:
+    """One that refuses to stream lists, as those before 1.32 do."""
+    with ApiServer(tmp_path, "--feature-gates=WatchList=false") as running:
+        objects = Objects(running)
+        objects.namespace("shop")
+        yield running, objects
+
+
 def settings(server: ApiServer, **chosen: Any) -> Kubernetes:
     return Kubernetes(
         **{"enabled": True, "kubeconfig": str(server.kubeconfig()), "node_name": "n1", "peers": "pods"} | chosen
@@ -104,18 +113,16 @@ def test_a_version_that_the_server_has_forgotten(own):
         assert list(watch.table.uids()) == [comes]
 
 
-def test_a_server_that_does_not_stream_lists(own):
-    server, objects = own
+def test_a_server_that_does_not_stream_lists(plain):
+    server, objects = plain
     uids = [objects.pod("shop", f"web-{number}", "n1") for number in range(3)]
-    watcher = Watcher(settings(server), {}, "host")
-    for watch in watcher._watches:
-        watch._can_stream = False
-    with watcher:
+    with Watcher(settings(server), {}, "host") as watcher:
         assert watcher.wait(20)
         wait_for(lambda: all(state.answered for state in watcher.states()), "all answered")
         later = objects.pod("shop", "later", "n1")
         wait_for(lambda: pod_name(watcher, later), "a change")
         assert [pod_name(watcher, uid) for uid in uids] == ["web-0", "web-1", "web-2"]
+        assert not any(watch._can_stream for watch in watcher._all())
 
 
 def test_more_pods_than_wanted_are_named_by_their_endpoint_slices(own):

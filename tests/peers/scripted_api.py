@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PODS = "/api/v1/pods"
 READ_BYTES = 1 << 16
+PART_BYTES = 50
 VERSION = "100"
 
 
@@ -48,6 +49,8 @@ class ScriptedApi:
     """Said to the next watches of pods, one each; then the connection is closed."""
     asked: list[str] = field(default_factory=list)
     """The paths of all requests, with their queries."""
+    trickle_s: float = 0.0
+    """Between two parts of a list."""
     _open: set[socket.socket] = field(default_factory=set)
     _left: threading.Event = field(default_factory=threading.Event)
 
@@ -104,7 +107,9 @@ class ScriptedApi:
                 one.sendall(self.script.popleft())
                 return False
             if not watched:
-                one.sendall(answer(json.dumps({"items": pods, "metadata": {"resourceVersion": VERSION}}).encode()))
+                self._trickle(
+                    one, answer(json.dumps({"items": pods, "metadata": {"resourceVersion": VERSION}}).encode())
+                )
                 return True
             first = [told("ADDED", pod) for pod in pods] if "sendInitialEvents" in path else []
             one.sendall(streamed(*first, bookmark(of_list=True)))
@@ -112,6 +117,11 @@ class ScriptedApi:
             return False
         self._left.wait()
         return False
+
+    def _trickle(self, one: socket.socket, said: bytes) -> None:
+        for first in range(0, len(said), PART_BYTES):
+            self._left.wait(self.trickle_s)
+            one.sendall(said[first : first + PART_BYTES])
 
 
 def _asked_path(one: socket.socket) -> str:

@@ -7,6 +7,7 @@ objects and its requests are not used.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ class Access:
             from kubernetes.client import Configuration  # noqa: PLC0415 - only where there is a cluster
             from kubernetes.client.rest import RESTClientObject  # noqa: PLC0415
 
+            gc.freeze()  # what an import makes stays: a full collection that walks it keeps every thread for 30 ms
             configuration = type.__call__(Configuration)
             try:
                 with _overheard() as said:

@@ -25,7 +25,7 @@ from otelbpf.enrich.kubernetes.holders import Holders
 from otelbpf.enrich.kubernetes.listing import PAGE, Resource
 from otelbpf.enrich.kubernetes.refusals import NO_ANSWER, ApiError
 from otelbpf.enrich.kubernetes.tables import Nodes, OwnPods, PeerPods, Services, Slices
-from otelbpf.enrich.kubernetes.watch import Watch
+from otelbpf.enrich.kubernetes.watch import SETTLED_S, Watch
 from otelbpf.enrich.kubernetes.which_node import asked_node
 from otelbpf.pulse import Pulse
 
@@ -241,6 +241,8 @@ class Watcher:
         due = [watch.due_s for watch in self._all() if watch.stream is None and not watch.too_many]
         if self._own_watch is None:
             due.append(node_due_s)
+        if any(watch.stream is not None and watch.health.down_since_ns for watch in self._all()):
+            due.append(time.monotonic() + SETTLED_S)
         more = [watch for watch in reading.values() if watch.stream is not None and watch.stream.more]
         wait_s = 0.0 if more else max(0.0, min([*due, time.monotonic() + SWEEP_S]) - time.monotonic())
         ready = self._selector.select(wait_s)

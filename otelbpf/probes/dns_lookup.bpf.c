@@ -117,8 +117,6 @@ static __always_inline void remember_question(struct __sk_buff *skb, const struc
 	entry->sequence = message->sequence;
 	entry->family = message->family;
 	entry->connected = message->connected;
-	entry->asked.hidden =
-		filtered(&entry->asked.head, message->remote_address, message->local_port, message->remote_port);
 	entry->asked.question_bytes = bytes;
 	OPAQUE(bytes);
 	if (bytes > QUESTION_BYTES) /* never: read_name() knows no longer names */
@@ -143,6 +141,12 @@ static __always_inline int ask_again(const struct message *message, const struct
 /* A query: the first begins a lookup, the same again is a retry. */
 static __noinline int asked(struct __sk_buff *skb, struct message *message)
 {
+	/* What is not wanted takes no room from the others, and is not lost where there is none. */
+	if (filtered_ends(message->remote_address, message->local_port, message->remote_port)) {
+		COUNT(seen);
+		COUNT(filtered);
+		return 0;
+	}
 	struct pending_key key = key_of(message);
 	bool begins = !alike && bpf_map_update_elem(&pending, &key, &nothing, BPF_NOEXIST) == 0;
 
@@ -157,6 +161,12 @@ static __noinline int asked(struct __sk_buff *skb, struct message *message)
 		return 0;
 	}
 	head_of_asker(skb, message, &entry->asked.head);
+	entry->asked.hidden = filtered_owner(&entry->asked.head);
+	if (entry->asked.hidden && message->role == CLIENT) { /* another process may answer for a server */
+		drop_entry(&key);
+		COUNT(filtered);
+		return 0;
+	}
 	__u32 share = slot_of(entry->asked.head.cgroup_id) % SHARES;
 
 	if (shares[share] >= pending_share) {

@@ -27,12 +27,12 @@ $(VENV)/bin/python:
 	@python=$$(scripts/python.sh) && "$$python" -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml requirements.lock
-	@echo "setup: Python packages"
+	@echo "setup: Python packages, downloaded and installed; the first time this takes minutes"
 	@$(PIP) -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@echo "setup: Python packages for tests"
+	@echo "setup: Python packages for tests; the first time this takes a minute or two"
 	@$(PIP) -e .[dev]
 	@touch $@
 

@@ -42,7 +42,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     echo "setup: missing here: ${missing[*]} (Debian's names); install them, or run this as root on Debian" >&2
     exit 1
   fi
-  echo "setup: installing ${missing[*]}"
+  echo "setup: installing Debian packages: ${missing[*]}; this takes a minute or two"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
   apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null

@@ -81,8 +81,13 @@ def key_path(path: str, key: str) -> str:
     return f"{path}.{printable(key, 100)}" if path else printable(key, 100)
 
 
-def read_file(path: Path, environ: Mapping[str, str]) -> Table:
-    """The tree of a file; ConfigError when it cannot be read or is not a map of settings."""
+Mistakes = list[tuple[str, str]]
+"""Place and what is wrong there, where the rest can be read all the same."""
+
+
+def read_file(path: Path, environ: Mapping[str, str], mistakes: Mistakes | None = None) -> Table:
+    """The tree of a file; ConfigError when it cannot be read or is not a map of settings. A key that stands twice is
+    added to *mistakes*, or is a ConfigError, too."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -90,11 +95,11 @@ def read_file(path: Path, environ: Mapping[str, str]) -> Table:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         name = printable(str(path), 1000)
         raise ConfigError(f"{name}: cannot be read: {reason}; give the path of a readable file with -c") from error
-    return parse(content, printable(str(path), 1000), environ)
+    return parse(content, printable(str(path), 1000), environ, mistakes)
 
 
-def parse(content: bytes, name: str, environ: Mapping[str, str]) -> Table:
-    """The tree of a file's bytes; ConfigError says where they are not a map of settings."""
+def parse(content: bytes, name: str, environ: Mapping[str, str], mistakes: Mistakes | None = None) -> Table:
+    """The tree of a file's bytes; ConfigError says where they are not a map of settings. *mistakes* as above."""
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError(f"{name}: is larger than 1 MiB; that is not a settings file")
     try:
@@ -102,7 +107,7 @@ def parse(content: bytes, name: str, environ: Mapping[str, str]) -> Table:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{name}:{line}: is not UTF-8 text; give a YAML file") from error
-    node = Reader(name, environ).read(text)
+    node = Reader(name, environ, mistakes=mistakes).read(text)
     if isinstance(node, Scalar) and node.value is None:
         return Table(f"{name}:1")
     if not isinstance(node, Table):
@@ -119,10 +124,13 @@ class _Yaml(YAML):
 class Reader:
     """Makes trees of YAML text. *name* is the file's; without *numbered* a place is the name alone."""
 
-    def __init__(self, name: str, environ: Mapping[str, str], *, numbered: bool = True) -> None:
+    def __init__(
+        self, name: str, environ: Mapping[str, str], *, numbered: bool = True, mistakes: Mistakes | None = None
+    ) -> None:
         self._name = name
         self._environ = environ
         self._numbered = numbered
+        self._mistakes = mistakes
 
     def read(self, text: str) -> Node:
         """The tree of one document; an empty one is a Scalar of None."""
@@ -181,13 +189,17 @@ class Reader:
                 raise ConfigError(f"{key_place}: has a list or map for a key; write a word")
             key = key_node.value
             if key in table.entries:
-                first = table.key_places[key]
-                raise ConfigError(
-                    f"{key_place}: the key {printable(key)} stands twice, first at {first}; keep one of them"
-                )
+                self._stands_twice(key, key_place, table.key_places[key])
+                continue
             table.entries[key] = self._convert(value_node, seen)
             table.key_places[key] = key_place
         return table
+
+    def _stands_twice(self, key: str, place: str, first: str) -> None:
+        what = f"the key {printable(key)} stands twice, first at {first}; keep one of them"
+        if self._mistakes is None:
+            raise ConfigError(f"{place}: {what}")
+        self._mistakes.append((place, what))
 
     def _scalar(self, node: ScalarNode, place: str) -> Node:
         text = node.value

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAX_SHOWN = 20
 """More mistakes than that are counted only."""
 INT64 = 2**63
+_OF_THE_COLLECTOR = frozenset(("receivers", "processors", "connectors", "extensions", "service"))
 
 
 class Problems:
@@ -84,9 +85,7 @@ class Filler:
             if key in fields:
                 values[key] = self.fill(fields[key].type, child, key_path(path, key))
             else:
-                self._problems.add(
-                    table.key_places[key], key_path(path, key), f"is not a setting; {_nearest(key, fields)}"
-                )
+                self._problems.add(table.key_places[key], key_path(path, key), _not_a_setting(key, path, fields))
         for field in kind.fields:
             if field.required and field.name not in values:
                 self._problems.add(node.place, key_path(path, field.name), "is missing; give it a value")
@@ -281,6 +280,12 @@ def _shown(node: Node, quantity: str = "") -> str:
         return "nothing"
     text = str(node.value).lower() if isinstance(node.value, bool) else str(node.value)
     return f'"{printable(text)}"' if isinstance(node.value, str) else printable(text)
+
+
+def _not_a_setting(key: str, path: str, fields: dict[str, Any]) -> str:
+    if not path and key in _OF_THE_COLLECTOR:
+        return "is of a collector; here `probes` say what is watched, and `exporters` where it goes; take it away"
+    return f"is not a setting; {_nearest(key, fields)}"
 
 
 def _nearest(key: str, known: Sequence[str] | dict[str, Any]) -> str:

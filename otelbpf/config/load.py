@@ -8,7 +8,7 @@ from msgspec import inspect
 
 from otelbpf.config import environment
 from otelbpf.config.checks import mistakes
-from otelbpf.config.document import Reader, Scalar, Table, parse, read_file
+from otelbpf.config.document import Mistakes, Reader, Scalar, Table, parse, read_file
 from otelbpf.config.fill import Filler, Problems
 from otelbpf.config.override import override
 from otelbpf.config.settings import Config
@@ -33,21 +33,25 @@ def load(path: Path | None, overrides: Sequence[str] = (), environ: Mapping[str,
     Raises ConfigError: one line for each mistake, with file, line and key path.
     """
     environ = {} if environ is None else environ
-    tree = Table("the defaults") if path is None else read_file(path, environ)
-    return _build(tree, overrides, environ)
+    found: Mistakes = []
+    tree = Table("the defaults") if path is None else read_file(path, environ, found)
+    return _build(tree, overrides, environ, found)
 
 
 def loads(content: bytes, name: str = "settings", environ: Mapping[str, str] | None = None) -> Config:
     """The settings of a file's *content*, as `load` gives them."""
     environ = {} if environ is None else environ
-    return _build(parse(content, name, environ), (), environ)
+    found: Mistakes = []
+    return _build(parse(content, name, environ, found), (), environ, found)
 
 
-def _build(tree: Table, overrides: Sequence[str], environ: Mapping[str, str]) -> Config:
+def _build(tree: Table, overrides: Sequence[str], environ: Mapping[str, str], found: Mistakes) -> Config:
     for assignment in overrides:
         tree = override(tree, assignment, environ)
     tree = _completed(tree, environ)
     problems = Problems()
+    for place, what in found:
+        problems.add(place, "", what)
     filler = Filler(problems)
     config: Config = filler.fill(inspect.type_info(Config), tree, "")
     problems.refuse()

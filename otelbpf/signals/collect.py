@@ -9,8 +9,9 @@ import numpy as np
 
 from otelbpf import __version__
 from otelbpf.signals import wire
+from otelbpf.signals.distributions import Distributions
 from otelbpf.signals.envelope import Encoded, Level, Table, scope_level
-from otelbpf.signals.series import Distributions, Levels, Sums
+from otelbpf.signals.series import Levels, Sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -12,11 +12,12 @@ from otelbpf.probes.probe import Constant, Counter, Histogram, Level
 from otelbpf.signals import names
 from otelbpf.signals.attributes import checked
 from otelbpf.signals.collect import Output, outputs, tables
+from otelbpf.signals.distributions import Distributions
 from otelbpf.signals.envelope import requests
 from otelbpf.signals.index import Index
 from otelbpf.signals.keys import Hasher, ResourcePart, grouped, part_of, total
 from otelbpf.signals.resources import Resources
-from otelbpf.signals.series import Cap, Chosen, Distributions, Levels, Sums
+from otelbpf.signals.series import Cap, Chosen, Levels, Sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from otelbpf.signals import wire
-from otelbpf.signals.attributes import scaled
 from otelbpf.signals.envelope import Pieces
 from otelbpf.signals.index import grown
-from otelbpf.signals.keys import HISTOGRAM_ATTRIBUTE, NUMBER_ATTRIBUTE
+from otelbpf.signals.keys import NUMBER_ATTRIBUTE
 from otelbpf.signals.rows import Hole, Template, as_bytes, order_of, varint_format, varint_width, varints
 
 if TYPE_CHECKING:
@@ -20,18 +20,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from otelbpf.batch import Batch
-    from otelbpf.probes.probe import Constant, Counter, Histogram, Level, Metric
+    from otelbpf.probes.probe import Constant, Counter, Level, Metric
     from otelbpf.signals.index import Index
 
 POINT: Final = b"\x0a"
 _START: Final = b"\x11"
 _TIME: Final = b"\x19"
 _AS_INT: Final = b"\x31"
-_COUNT: Final = b"\x21"
-_SUM: Final = b"\x29"
-_BUCKETS: Final = b"\x32"
-_BOUNDS: Final = b"\x3a"
-_FEW: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,7 @@ class Cap:
         return max(0, self.most - self.taken)
 
 
-class Series:
+class Series(ABC):
     """What the three kinds have in common: which slots have a point, since when, and when it last changed."""
 
     tag: bytes = NUMBER_ATTRIBUTE
@@ -202,11 +197,17 @@ class Series:
         self.last_ns = grown(self.last_ns, capacity)
         self.unsent = grown(self.unsent, capacity)
 
-    def _fill(self, rows: NDArray[Any], slots: NDArray[np.intp]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def update(self, batch: Batch, chosen: Chosen, now_ns: int) -> None:
+        """Takes the *chosen* rows of *batch* in."""
 
+    @abstractmethod
+    def _fill(self, rows: NDArray[Any], slots: NDArray[np.intp]) -> None:
+        """Writes the values of *slots* into the holes of *rows*."""
+
+    @abstractmethod
     def _clear(self, slots: NDArray[np.intp]) -> None:
-        raise NotImplementedError
+        """Counts *slots* from zero again."""
 
 
 class Sums(Series):
@@ -253,60 +254,3 @@ class Levels(Sums):
     def idle(self, before_ns: int) -> NDArray[np.intp]:
         gone = (self.start_ns != 0) & (self._values == 0) & ~self.unsent
         return np.union1d(np.flatnonzero(gone), super().idle(before_ns))
-
-
-class Distributions(Series):
-    """A Histogram: counts by bucket and the sum, a slot each."""
-
-    tag = HISTOGRAM_ATTRIBUTE
-
-    def __init__(self, metric: Histogram, constants: Sequence[Constant], index: Index, cap: Cap) -> None:
-        super().__init__(metric, constants, index, cap)
-        self._column = metric.column
-        self._scale = metric.scale
-        self._bounds = np.array(metric.name.bounds)
-        self._buckets = np.zeros((index.capacity, len(self._bounds) + 1), np.int64)
-        self._sums = np.zeros(index.capacity)
-
-    def update(self, batch: Batch, chosen: Chosen, now_ns: int) -> None:
-        if not len(chosen.slots):
-            return
-        slots = self.accepted(chosen.slots, chosen.touched, now_ns)
-        values = scaled(batch.number(self._column)[chosen.rows], self._scale)
-        bucket = self._bucket_of(values)
-        np.add.at(self._buckets.reshape(-1), slots * self._buckets.shape[1] + bucket, 1)
-        np.add.at(self._sums, slots, values)
-
-    def _bucket_of(self, values: NDArray[np.float64]) -> NDArray[np.intp]:
-        """How many bounds are below each value: an upper bound belongs to its bucket."""
-        if len(values) < _FEW:
-            return np.searchsorted(self._bounds, values, side="left")
-        # A search mispredicts a branch at every step; counting has none and takes a third of the time.
-        below = np.zeros(len(values), np.uint8)
-        for bound in self._bounds.tolist():
-            below += values > bound
-        return below.astype(np.intp)
-
-    def _parts(self) -> list[bytes | Hole]:
-        buckets = len(self._bounds) + 1
-        return [
-            *super()._parts(),
-            *(_COUNT, Hole("count", "<i8"), _SUM, Hole("sum", "<f8")),
-            *(_BUCKETS + wire.varint(8 * buckets), Hole("buckets", f"({buckets},)<i8")),
-            wire.field(_BOUNDS, self._bounds.astype("<f8").tobytes()),
-        ]
-
-    def _fill(self, rows: NDArray[Any], slots: NDArray[np.intp]) -> None:
-        buckets = self._buckets[slots]
-        rows["count"] = buckets.sum(axis=1)
-        rows["sum"] = self._sums[slots]
-        rows["buckets"] = buckets
-
-    def _clear(self, slots: NDArray[np.intp]) -> None:
-        self._buckets[slots] = 0
-        self._sums[slots] = 0
-
-    def _grow(self, capacity: int) -> None:
-        super()._grow(capacity)
-        self._buckets = grown(self._buckets, capacity)
-        self._sums = grown(self._sums, capacity)

@@ -6,50 +6,23 @@ What comes over gRPC and what comes over HTTP goes through pipelines of their ow
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import urllib.error
-import urllib.request
-from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tests.e2e.otlp_json import Point, Record, points, records
 from tests.e2e.polling import wait_for
+from tests.peers.program import Program, free_ports
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
     from types import TracebackType
+
+__all__ = ["Collector", "Protocol", "free_ports", "latest", "own", "write_at_once"]
 
 Protocol = Literal["grpc", "http"]
 PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http")
 OWN_SERVICE = "otelbpf"
-STOP_S = 10
-
-
-def peers() -> Path:
-    """Where `make peers` puts the programs that the tests talk to."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return Path(os.environ.get("OTELBPF_PEERS", cache / "otelbpf-peers"))
-
-
-def binary() -> Path:
-    """The collector; its absence is a failure with a remedy, never a skip."""
-    path = peers() / "otelcol"
-    if not path.exists():
-        raise FileNotFoundError(f"no OpenTelemetry Collector at {path}: run `make peers`")
-    return path
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on; all different, as all are held until the last is known."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
 
 
 class Collector:
@@ -63,11 +36,15 @@ class Collector:
         self.directory = directory
         self._change = change or (lambda _configuration: None)
         self.ports: dict[str, int] = {}
-        self.process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         self.ports = dict(zip(("grpc", "http", "health"), free_ports(3), strict=True))
+        self._file = self.directory / "collector.json"
+        ready_url = f"http://127.0.0.1:{self.ports['health']}/"
+        self._program = Program(
+            "otelcol", ["--config", str(self._file)], self.directory, ready_url, environment=self.environment
+        )
         self.start()
         return self
 
@@ -75,6 +52,10 @@ class Collector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        return self._program.process
 
     @property
     def grpc_endpoint(self) -> str:
@@ -95,33 +76,16 @@ class Collector:
         """Starts it and waits until its health check answers."""
         configuration = self._configuration()
         self._change(configuration)
-        file = self.directory / "collector.json"
-        file.write_text(json.dumps(configuration))
-        log = self.directory / "collector.log"
-        with log.open("ab") as output:
-            command = [binary(), "--config", str(file)]
-            environment = os.environ | self.environment
-            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-        wait_for(self._healthy, "the collector; see its collector.log")
+        self._file.write_text(json.dumps(configuration))
+        self._program.start()
 
     def stop(self) -> None:
         """Stops it by its process id and waits until everything it has received is written."""
-        if self.process is None:
-            return
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process = None
+        self._program.stop()
 
     def kill(self) -> None:
         """Lets it vanish: no flush, no answer to what is under way."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+        self._program.kill()
 
     def records(self, protocol: Protocol = "grpc") -> list[Record]:
         """The log records about what is observed that came over *protocol* until now."""
@@ -151,15 +115,6 @@ class Collector:
             return matching if len(matching) >= count else []
 
         return wait_for(found, f"{count} records over {protocol}", limit_s)
-
-    def _healthy(self) -> bool:
-        if self.process is None or self.process.poll() is not None:
-            raise RuntimeError((self.directory / "collector.log").read_text()[-2000:])
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['health']}/", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, ConnectionError):
-            return False
 
     def _requests(self, kind: str, protocol: str) -> Iterator[dict[str, Any]]:
         path = self.directory / f"{kind}-{protocol}.jsonl"

@@ -59,7 +59,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
         flood, neighbour = cgroups
         with udp("127.0.0.1") as closed:
             port = closed.getsockname()[1]
-        with attach(PROBE, config(port, max_pending=self.ROOM)) as attached:
+        with attach(PROBE, config(port, ports=(port,), max_pending=self.ROOM)) as attached:
             feed = Feed(attached)
             self.ask_from(flood, port, "flood", 3 * self.ROOM)
             assert feed.count("seen") == 3 * self.ROOM
@@ -80,7 +80,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
     def test_a_retry_needs_no_room(self):
         with udp("127.0.0.1") as closed:
             port = closed.getsockname()[1]
-        with udp("127.0.0.1") as asker, attach(PROBE, config(port, max_pending=self.ROOM)) as attached:
+        with udp("127.0.0.1") as asker, attach(PROBE, config(port, ports=(port,), max_pending=self.ROOM)) as attached:
             feed = Feed(attached)
             for id_ in [*range(self.SHARE), 0]:
                 asker.sendto(question("room.example", id_=id_), ("127.0.0.1", port))
@@ -91,8 +91,19 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
             assert sorted(record["retries"] for record in records) == [0] * (self.SHARE - 1) + [1]
             balance(feed)
 
+    def test_what_is_filtered_takes_no_room_and_is_not_lost(self):
+        with udp("127.0.0.1") as closed:
+            port = closed.getsockname()[1]
+        settings = config(port, ports=(port,), max_pending=self.ROOM, exclude_self=True)
+        with udp("127.0.0.1") as asker, attach(PROBE, settings, knobs={"self_pid": os.getpid()}) as attached:
+            feed = Feed(attached)
+            for id_ in range(2 * self.ROOM):
+                asker.sendto(question("own.example", id_=id_), ("127.0.0.1", port))
+            counted = [feed.count(term) for term in ("seen", "filtered", "pending", "pending_full")]
+            assert counted == [2 * self.ROOM, 2 * self.ROOM, 0, 0]
+
     def test_a_full_ring_is_counted(self, server):
-        with attach(PROBE, config(server.port, ring_size=4096)) as attached:
+        with attach(PROBE, config(server.port, ports=(server.port,), ring_size=4096)) as attached:
             feed = Feed(attached)
             with udp("127.0.0.1", server.port) as asker:
                 for id_ in range(20):
@@ -104,7 +115,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
             balance(feed)
 
     def test_a_timeout_that_finds_a_full_ring_is_counted(self, server):
-        with attach(PROBE, config(server.port, ring_size=4096)) as attached:
+        with attach(PROBE, config(server.port, ports=(server.port,), ring_size=4096)) as attached:
             feed = Feed(attached)
             with udp("127.0.0.1", server.port) as asker:
                 for id_ in range(20):

@@ -11,9 +11,8 @@ import subprocess
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
-from tests.e2e.collector import free_ports
 from tests.peers.certificates import Authority
-from tests.peers.program import Program, binary
+from tests.peers.program import Program, binary, free_ports
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import ssl
 import subprocess
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from tests.e2e.collector import peers
 from tests.e2e.polling import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
     from types import TracebackType
 
 START_S = 60
 STOP_S = 20
+
+
+def peers() -> Path:
+    """Where `make peers` puts the programs that the tests talk to."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return Path(os.environ.get("OTELBPF_PEERS", cache / "otelbpf-peers"))
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on; all different, as all are held until the last is known."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
 
 
 def binary(name: str) -> Path:
@@ -41,12 +58,15 @@ class Program:
         *,
         authority: Path | None = None,
         headers: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """*environment*: variables beside those of this process."""
         self._command = [str(binary(name)), *arguments]
         self._log = directory / f"{name}.log"
         self._directory = directory
         self._ready = urllib.request.Request(ready_url, headers=dict(headers or {}))
         self._authority = authority
+        self._environment = environment or {}
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -61,7 +81,9 @@ class Program:
     def start(self) -> None:
         """Starts it and waits until it is ready."""
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=self._directory)
+            self.process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, cwd=self._directory, env=os.environ | self._environment
+            )
         try:
             wait_for(self._is_ready, self._log.name, START_S)
         except BaseException:

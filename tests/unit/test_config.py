@@ -127,7 +127,17 @@ MISTAKES = {
         "exporters: {otlpgrpc: {}}",
         "f.yaml:1: exporters.otlpgrpc: is not an exporter; did you mean otlp_grpc?",
     ),
-    "twice": ("a: 1\na: 2", "f.yaml:2: the key a stands twice, first at f.yaml:1; keep one of them"),
+    "twice": ("logs: {}\nlogs: {}", "f.yaml:2: the key logs stands twice, first at f.yaml:1; keep one of them"),
+    "twice, and other mistakes": (
+        "logs: {}\nmetrics: {intervall: 1s}\nlogs: {}",
+        "f.yaml:3: the key logs stands twice, first at f.yaml:1; keep one of them\n"
+        "f.yaml:2: metrics.intervall: is not a setting; did you mean interval?",
+    ),
+    "of a collector": (
+        "processors: {batch: {}}",
+        "f.yaml:1: processors: is of a collector; here `probes` say what is watched, and `exporters` where it goes; "
+        "take it away",
+    ),
     "twice by an older name": (
         "exporters:\n  otlp: {endpoint: a}\n  otlp_grpc: {endpoint: b}",
         "f.yaml:3: exporters.otlp_grpc: is the same as otlp; name one of them otlp_grpc/other",

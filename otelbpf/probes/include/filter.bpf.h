@@ -92,15 +92,19 @@ static __always_inline bool filtered_owner(const struct event_head *head)
 	return filter_lists & CGROUPS_EXCLUDE && filtered_cgroup(head->cgroup_id);
 }
 
-/* Whether the user does not want this event; the caller counts it (`COUNT(filtered)`). Ports in host order. */
-static __always_inline bool filtered(const struct event_head *head, const __u8 remote[16], __u16 local_port,
-				     __u16 remote_port)
+/* Whoever it belongs to. Ports in host order. */
+static __always_inline bool filtered_ends(const __u8 remote[16], __u16 local_port, __u16 remote_port)
 {
 	__u32 lists = filter_lists;
 
-	if (filtered_owner(head))
-		return true;
 	if (lists & PORTS && filtered_ports(lists, local_port, remote_port))
 		return true;
 	return lists & ADDRESSES && filtered_address(lists, remote);
+}
+
+/* Whether the user does not want this event; the caller counts it (`COUNT(filtered)`). */
+static __always_inline bool filtered(const struct event_head *head, const __u8 remote[16], __u16 local_port,
+				     __u16 remote_port)
+{
+	return filtered_owner(head) || filtered_ends(remote, local_port, remote_port);
 }

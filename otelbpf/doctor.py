@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from otelbpf import __version__, export, health, only_one
 from otelbpf.enrich import kubernetes
 from otelbpf.errors import CannotRun, ConfigError
+from otelbpf.guards import cpu, memory
 from otelbpf.kernel import capabilities, features
 from otelbpf.kernel.attach import attach, examine
 from otelbpf.kernel.libbpf import LIBRARY, libbpf
@@ -87,6 +88,7 @@ def report(config: Config) -> Report:
     probes = [] if cannot else [_probe_report(probe, config) for probe in enabled(config)]
     if probes:
         rows.append(_memory_row(probes))
+    rows.append(_limits_row(config))
     return Report(kernel=features.kernel_release(), machine=platform.machine(), rows=rows, probes=probes)
 
 
@@ -230,6 +232,17 @@ def _memory_row(probes: list[ProbeReport]) -> Row:
     rings = sum(probe.ring_bytes for probe in probes)
     maps = sum(probe.memory_bytes for probe in probes)
     return Row("memory", "ok", f"{_size(maps)} of maps and programs in the kernel, {_size(rings)} of it rings")
+
+
+def _limits_row(config: Config) -> Row:
+    least = min((bound.limit_bytes for bound in memory.bounds(config)), default=None)
+    cores = cpu.budget(config)
+    of_memory = "memory: none" if least is None else f"memory: {_size(least)}"
+    of_cpu = "CPU: none" if cores is None else f"CPU: {cores:.2g} of a core" if cores < 1 else f"CPU: {cores:.2g} cores"
+    if least is not None and least < memory.NEEDED_BYTES:
+        needed = _size(memory.NEEDED_BYTES)
+        return Row("limits", "degraded", f"{of_memory}, too little for log records; give it {needed} or more")
+    return Row("limits", "ok", f"{of_memory}; {of_cpu}")
 
 
 def _size(count: int) -> str:

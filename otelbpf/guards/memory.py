@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from otelbpf.config import Config
 
 SELF = Path("/proc/self")
+NEEDED_BYTES = 96 << 20
+"""With less, what an agent needs that has nothing to do is beyond the mark at which it takes steps back up."""
 OWN = ("RssAnon:", "RssShmem:")
 
 

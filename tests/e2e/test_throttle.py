@@ -130,7 +130,8 @@ def test_the_flood_was_throttled_and_its_neighbours_were_not(flooded: Flooded) -
         for point in flooded.points
         if point.attributes.get("otelbpf.event.outcome") == "throttled"
     }
-    assert throttled == {flooded.street.flooder.id, flooded.street.forker.id}
+    ours = {one.id for one in flooded.street.all}  # others on this machine may flood, too
+    assert throttled & ours == {flooded.street.flooder.id, flooded.street.forker.id}
     for point in flooded.points:
         marks = (point.attributes.get("otel.metric.overflow"), point.attributes.get("otelbpf.event.outcome"))
         assert marks in ((None, None), (True, "throttled"))

@@ -79,6 +79,11 @@ class NodeNetwork:
         """A namespace, with what its addresses are."""
         return Place(self._spaces.add(role), f"10.250.{self._number}.{last}", f"fd00:250:{self._number}::{last}")
 
+    @property
+    def of_two_pods(self) -> list[str]:
+        """The networks that hold the node and its first two pods, and nobody else."""
+        return [f"{self.host.ipv4.removesuffix('1')}0/30", f"{self.host.ipv6.removesuffix('1')}/126"]
+
     def rules(self, text: str, directory: Path) -> None:
         """Rules of nft on the node, as kube-proxy would have them."""
         file = directory / "rules.nft"

@@ -11,17 +11,16 @@ from tests.e2e.collector import Collector
 from tests.e2e.netns import ip
 from tests.e2e.polling import wait_for
 from tests.e2e.processes import dnsmasq
-from tests.kubernetes.cluster import NODES, SERVICES, owned
+from tests.kubernetes.cluster import NODES, SERVICES, SLICES, Objects, owned
 from tests.kubernetes.node import NodeAgent, NodeNetwork, Place
 from tests.kubernetes.pods import Container
 from tests.kubernetes.test_names import WATCHES, answered, settings
+from tests.peers.api_server import ApiServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.e2e.otlp_json import Record
-    from tests.kubernetes.cluster import Objects
-    from tests.peers.api_server import ApiServer
 
 NODE, OTHER = "peers-node", "other-peers-node"
 PORT, NODE_PORT, ON_HOST = 8080, 30080, 9100
@@ -61,9 +60,12 @@ class World(NamedTuple):
     cluster4: str
     cluster6: str
     uids: dict[str, str]
+    peers: str
 
     def pod(self, name: str) -> dict[str, Any]:
         """All that is said of one of our pods."""
+        if self.peers == "endpoints":
+            return self.endpoint(name)
         return {
             "otelbpf.peer.type": "pod",
             "otelbpf.peer.k8s.namespace.name": self.namespace,
@@ -73,6 +75,20 @@ class World(NamedTuple):
             "otelbpf.peer.k8s.pod.uid": self.uids[name],
             "otelbpf.peer.k8s.node.name": NODE,
             "service.peer.name": name,
+            "service.peer.namespace": self.namespace,
+        }
+
+    def endpoint(self, name: str) -> dict[str, Any]:
+        """The same where only EndpointSlices tell of pods: of one behind no service that it is one of that node's."""
+        network = {"otelbpf.peer.type": "pod", "otelbpf.peer.k8s.node.name": NODE}
+        if name != "cart":
+            return network
+        return network | {
+            "otelbpf.peer.k8s.namespace.name": self.namespace,
+            "otelbpf.peer.k8s.service.name": "basket",
+            "otelbpf.peer.k8s.pod.name": f"{name}-7d9f-a",
+            "otelbpf.peer.k8s.pod.uid": self.uids[name],
+            "service.peer.name": "basket",
             "service.peer.namespace": self.namespace,
         }
 
@@ -145,7 +161,7 @@ def ways(world: World) -> dict[str, Way]:
 
 
 NOWHERE = Place("", "", "")
-WAYS = tuple(ways(World("", NOWHERE, NOWHERE, NOWHERE, "", "", {"front": "", "cart": ""})))
+WAYS = tuple(ways(World("", NOWHERE, NOWHERE, NOWHERE, "", "", {"front": "", "cart": ""}, "pods")))
 KINDS = ("otelbpf.peer.", "service.peer.", "otelbpf.nat.")
 
 
@@ -156,18 +172,18 @@ class Session(NamedTuple):
     gone: dict[str, tuple[Way, int]]
 
 
-@pytest.fixture(scope="module", params=["pods"])
-def seen(
-    request: pytest.FixtureRequest, server: ApiServer, objects: Objects, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Session]:
+@pytest.fixture(scope="module", params=["pods", "endpoints"])
+def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """Each way is gone once."""
     directory = tmp_path_factory.mktemp("peers")
     with ExitStack() as open_:
+        server = open_.enter_context(ApiServer(directory))
+        objects = Objects(server)
         network = open_.enter_context(NodeNetwork())
         collector = open_.enter_context(Collector(directory))
         for port in (collector.ports["grpc"], server.port):
             network.lead(port)
-        world, containers = built(network, objects, directory, open_)
+        world, containers = built(request.param, network, objects, directory, open_)
         told = settings(collector, server, NODE, peers=request.param)
         open_.enter_context(NodeAgent(directory, told, network))
         wanted = {"pods", "services", "nodes", WATCHES[request.param]}
@@ -177,19 +193,18 @@ def seen(
 
 
 def built(
-    network: NodeNetwork, objects: Objects, directory: Any, open_: ExitStack
+    peers: str, network: NodeNetwork, objects: Objects, directory: Any, open_: ExitStack
 ) -> tuple[World, dict[str, Container]]:
     """The cluster as the API server has it, and as it runs."""
     namespace = "peers"
     objects.namespace(namespace)
-    objects.node(NODE, network.host.ipv4, network.host.ipv6)
-    objects.node(OTHER, OTHER_NODE)
-    objects.call(
-        "PATCH",
-        f"{NODES}/{OTHER}",
-        {"spec": {"podCIDR": "10.252.7.0/24", "podCIDRs": ["10.252.7.0/24"]}},
-        "application/merge-patch+json",
-    )
+    for node, addresses, networks in (
+        (NODE, (network.host.ipv4, network.host.ipv6), network.of_two_pods),
+        (OTHER, (OTHER_NODE,), ["10.252.7.0/24"]),
+    ):
+        objects.node(node, *addresses)
+        spec = {"podCIDR": networks[0], "podCIDRs": networks}
+        objects.call("PATCH", f"{NODES}/{node}", {"spec": spec}, "application/merge-patch+json")
     front, cart = network.pod(), network.pod()
     away = network.pod(OUTSIDE, BALANCER, UNKNOWN, OTHER_NODE, OTHER_POD)
     ip("-n", network.host.namespace, "route", "add", "default", "via", away.ipv4)
@@ -204,7 +219,8 @@ def built(
         uid = objects.pod(namespace, name, NODE, hostNetwork=True)
         containers[name] = open_.enter_context(Container(uid, place.namespace))
         objects.running(namespace, name, network.host.ipv4, {"app": containers[name].id})
-    world = World(namespace, front, cart, network.host, *services(objects, namespace), uids)
+    world = World(namespace, front, cart, network.host, *services(objects, namespace), uids, peers)
+    slices(objects, world)
     network.rules(
         BY_KUBE_PROXY.format(
             cluster4=world.cluster4, cluster6=world.cluster6, external=EXTERNAL_IP, balancer=BALANCER_IP,
@@ -237,10 +253,25 @@ def services(objects: Objects, namespace: str) -> tuple[str, str]:
     objects.patch_status(f"{SERVICES.format(namespace)}/basket", {"loadBalancer": {"ingress": ingress}})
     objects.service(namespace, "cart-headless", clusterIP="None")
     objects.service(namespace, "partner", type="ExternalName", externalName="partner.example.com", ports=[])
-    objects.namespace("other-peers")  # another that stands for the same host
-    objects.service("other-peers", "partner", type="ExternalName", externalName="partner.example.com", ports=[])
+    objects.namespace(f"other-{namespace}")  # another that stands for the same host
+    objects.service(f"other-{namespace}", "partner", type="ExternalName", externalName="partner.example.com", ports=[])
     cluster4, cluster6 = sorted(made["spec"]["clusterIPs"], key=lambda address: ":" in address)
     return cluster4, cluster6
+
+
+def slices(objects: Objects, world: World) -> None:
+    """What the controller makes of services: the pod behind ours, and one on the host's network behind another."""
+    for service, family, address, pod in (
+        ("basket", "IPv4", world.cart.ipv4, "cart-7d9f-a"), ("basket", "IPv6", world.cart.ipv6, "cart-7d9f-a"),
+        ("exporter", "IPv4", world.host.ipv4, "on-host"),
+    ):  # fmt: skip
+        target = {
+            "kind": "Pod", "namespace": world.namespace, "name": pod, "uid": world.uids.get(pod.partition("-")[0], "0"),
+        }  # fmt: skip
+        endpoint = {"addresses": [address], "nodeName": NODE, "targetRef": target, "conditions": {"ready": True}}
+        metadata = {"name": f"{service}-{family.lower()}", "labels": {"kubernetes.io/service-name": service}}
+        body = {"metadata": metadata, "addressType": family, "endpoints": [endpoint], "ports": []}
+        objects.call("POST", SLICES.format(world.namespace), body)
 
 
 def ends(collector: Collector, way: Way, port: int) -> tuple[Record, Record | None]:
@@ -272,6 +303,6 @@ def test_the_way(seen, name):
     if server is None:
         return
     wanted = dict(way.at_server)
-    if wanted.pop("port", ""):  # masked: the true client and its port
+    if wanted.pop("port", "") or server["client.port"] != port:  # masked: the true client and its port
         wanted |= through(str(client["network.local.address"]), port)
     assert about_peer(server) == wanted

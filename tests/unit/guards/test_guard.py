@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otelbpf.config import Config, Retry, SendingQueue
+from otelbpf.config import Config, Retry, SendingQueue, loads
 from otelbpf.config.settings import Metrics
+from otelbpf.errors import ConfigError
 from otelbpf.export import Exporters
 from otelbpf.export.console import ConsoleTransport
 from otelbpf.export.request import Request
@@ -166,6 +167,12 @@ def test_the_process_is_measured_by_what_no_file_stands_behind() -> None:
     held = os.urandom(50 * MIB)
     assert 50 * MIB <= bound.used_bytes() - before < 60 * MIB
     assert len(held) == 50 * MIB
+
+
+def test_the_setting_takes_no_less_than_is_needed() -> None:
+    assert loads(f"memory_limit: {memory.NEEDED_BYTES}".encode()).memory_limit == memory.NEEDED_BYTES
+    with pytest.raises(ConfigError, match="out of range"):
+        loads(f"memory_limit: {memory.NEEDED_BYTES - 1}".encode())
 
 
 def test_maps_count_once_for_each_map(tmp_path: Path) -> None:

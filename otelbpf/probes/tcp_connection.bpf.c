@@ -22,6 +22,25 @@ struct {
 	__type(value, __u64); /* cookie: addresses are used again */
 } told SEC(".maps");
 
+static __always_inline bool summed_close(struct sock *sk, const struct tcp_sock *tcp, struct connection *connection,
+					 int was, __u64 now)
+{
+	struct bucket *over = over_rate(connection->owner.cgroup_id, now);
+	struct tcp_connection end = {};
+
+	if (!over || !is_whole(connection))
+		return false;
+	end.kind = KIND_CLOSED;
+	end.role = connection->role;
+	end.tx_bytes = payload_sent(tcp);
+	end.rx_bytes = payload_received(sk, tcp);
+	end.retransmits = tcp->total_retrans;
+	end.tx_resets = connection->tx_resets;
+	explain_end(&end, sk, was);
+	add_up(over, &connection->owner, &end);
+	return true;
+}
+
 static __always_inline void closed(struct sock *sk, struct connection *connection, int was)
 {
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);

@@ -32,22 +32,3 @@ static __always_inline void explain_end(struct tcp_connection *event, const stru
 	else if (error && !is_orphan(sk))
 		event->error = reset || aborted ? ECONNRESET : ETIMEDOUT;
 }
-
-static __always_inline bool summed_close(struct sock *sk, const struct tcp_sock *tcp, struct connection *connection,
-					 int was, __u64 now)
-{
-	struct bucket *over = over_rate(connection->owner.cgroup_id, now);
-	struct tcp_connection end = {};
-
-	if (!over || !is_whole(connection))
-		return false;
-	end.kind = KIND_CLOSED;
-	end.role = connection->role;
-	end.tx_bytes = payload_sent(tcp);
-	end.rx_bytes = payload_received(sk, tcp);
-	end.retransmits = tcp->total_retrans;
-	end.tx_resets = connection->tx_resets;
-	explain_end(&end, sk, was);
-	add_up(over, &connection->owner, &end);
-	return true;
-}

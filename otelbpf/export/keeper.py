@@ -17,6 +17,7 @@ from otelbpf.export.answer import SPOOL_CORRUPT, SPOOL_EXPIRED, SPOOL_FULL
 from otelbpf.export.backlog import SHELF_ROWS
 from otelbpf.export.lane import NEVER
 from otelbpf.export.spool import PAGE_BYTES, Spool, SpoolCorruptError, SpoolError
+from otelbpf.export.wall_clock import WallClock
 from otelbpf.pulse import Pulse
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Keeper:
         self._settings = settings
         self._lose = lose
         self._spool = Spool(Path(settings.directory), name)
+        self._clock = WallClock()
         self._open = False
         self._trouble = ""
         self._retry_at = 0.0
@@ -199,7 +201,7 @@ class Keeper:
         if time.monotonic() < self._expire_at:
             return
         self._expire_at = time.monotonic() + IDLE_S
-        limit_ns = time.time_ns() - int(self._settings.max_age * 1e9)
+        limit_ns = self._clock.before(self._settings.max_age)
         for signal in self._backlog.signals():
             while (entry := self._backlog.take_oldest(signal, before_ns=limit_ns)) is not None:
                 self._drop(entry, SPOOL_EXPIRED)

@@ -87,7 +87,7 @@ class GrpcTransport:
 
         if self._rotation.happened():
             self._rotate()
-        metadata = tuple((key.lower(), value) for key, value in self._headers.current().items())
+        metadata = tuple(_field(key.lower(), value) for key, value in self._headers.current().items())
         channel = self._channel
         try:
             body = self._calls[request.signal](request.body, timeout=timeout_s, metadata=metadata)
@@ -150,6 +150,11 @@ class GrpcTransport:
         files = self._certificates
         credentials = grpc.ssl_channel_credentials(files.authorities, files.key, files.chain)
         return grpc.secure_channel(self.endpoint.authority, credentials, options, compression)
+
+
+def _field(key: str, value: str) -> tuple[str, str | bytes]:
+    """A header as gRPC takes it, which wants bytes for names that end so."""
+    return (key, value.encode() if key.endswith("-bin") else value)
 
 
 def failure_of(error: Any) -> Failure:

@@ -104,7 +104,7 @@ static __always_inline void head_of_asker(struct __sk_buff *skb, const struct me
 static __always_inline void remember_question(struct __sk_buff *skb, const struct message *message,
 					      struct pending *entry, __u32 share)
 {
-	__u64 bytes = message->question_bytes;
+	__s64 bytes = message->question_bytes;
 
 	entry->asked.share = share;
 	entry->asked.question_type = message->question_type;
@@ -119,7 +119,9 @@ static __always_inline void remember_question(struct __sk_buff *skb, const struc
 	entry->connected = message->connected;
 	entry->asked.question_bytes = bytes;
 	OPAQUE(bytes);
-	if (bytes > 0 && bytes <= QUESTION_BYTES)
+	if (bytes > QUESTION_BYTES) /* never: read_name() knows no longer names */
+		bytes = QUESTION_BYTES;
+	if (bytes > 0)
 		read_bytes(skb, message, HEADER_BYTES, entry->question, bytes);
 	entry->last_ns = entry->asked.first_ns = bpf_ktime_get_boot_ns();
 }
@@ -181,7 +183,7 @@ static __noinline int asked(struct __sk_buff *skb, struct message *message)
 /* Takes a lookup out of the table and tells it. The one that takes it out does so: of two answers, or of an answer and
  * the sweep. Beyond the rate of its cgroup it is added up; `code` is that of the answer + 1, of a timeout 0. */
 static __always_inline void settle(const struct pending_key *key, const struct asked *asked, bool unread,
-				   struct bucket *over, struct dns_lookup *event, __u16 code)
+				   struct bucket *over, struct dns_lookup *event, bool told, __u16 code)
 {
 	struct throttled_key sums = {
 		.cgroup_id = asked->head.cgroup_id,
@@ -197,13 +199,14 @@ static __always_inline void settle(const struct pending_key *key, const struct a
 	char comm[16];
 
 	__builtin_memcpy(comm, asked->head.comm, sizeof(comm));
+	OPAQUE(told); /* else clang tests `event`, of which the verifier forgets before 6.3 that it is not NULL */
 	if (bpf_map_delete_elem(&pending, key)) {
-		if (event)
+		if (told)
 			bpf_ringbuf_discard(event, 0);
 		return;
 	}
 	leave_table(share, key->nth);
-	if (event) {
+	if (told) {
 		bpf_ringbuf_submit(event, 0);
 	} else if (hidden) {
 		COUNT(filtered);
@@ -221,7 +224,7 @@ static __always_inline void settle(const struct pending_key *key, const struct a
 
 static __always_inline void capture(struct __sk_buff *skb, const struct message *message, struct dns_lookup *event)
 {
-	__u64 bytes = message->present;
+	__s64 bytes = message->present;
 
 	OPAQUE(bytes);
 	if (bytes > MESSAGE_BYTES)
@@ -258,13 +261,14 @@ static __always_inline void capture_bare(struct __sk_buff *skb, const struct mes
 	capture_question(entry, header, event);
 	if (!follows)
 		return;
-	__u64 at = event->captured_bytes, bytes = message->present - HEADER_BYTES;
+	__u64 at = event->captured_bytes;
+	__s64 bytes = message->present - HEADER_BYTES;
 
 	OPAQUE(at);
 	OPAQUE(bytes);
 	if (bytes > MESSAGE_BYTES - HEADER_BYTES - QUESTION_BYTES)
 		bytes = MESSAGE_BYTES - HEADER_BYTES - QUESTION_BYTES;
-	if (at == 0 || at > HEADER_BYTES + QUESTION_BYTES || bytes == 0 ||
+	if (at == 0 || at > HEADER_BYTES + QUESTION_BYTES || bytes <= 0 ||
 	    read_bytes(skb, message, HEADER_BYTES, event->message + at, bytes))
 		return;
 	event->captured_bytes = at + bytes;
@@ -315,6 +319,7 @@ static __noinline int answered(struct __sk_buff *skb, struct message *message)
 	struct pending *entry = bpf_map_lookup_elem(&pending, &key);
 	enum fit fit = entry ? fit_of(message, entry) : UNFIT;
 	struct dns_lookup *event = NULL;
+	bool told = false;
 
 	if (fit != EXACT && (fit != UNFIT || alike)) {
 		fit = find_asked(message, &key);
@@ -336,9 +341,10 @@ static __noinline int answered(struct __sk_buff *skb, struct message *message)
 				capture_bare(skb, message, entry, event);
 			else
 				capture(skb, message, event);
+			told = true;
 		}
 	}
-	settle(&key, &entry->asked, false, over, event, (message->flags & FLAGS_CODE) + 1);
+	settle(&key, &entry->asked, false, over, event, told, (message->flags & FLAGS_CODE) + 1);
 	return 0;
 }
 
@@ -549,6 +555,7 @@ static long expire(void *map, struct pending_key *at, struct pending *entry, __u
 	struct pending_key key = *at; /* the entry may be taken out and used again under us */
 	struct dns_lookup *event = NULL;
 	struct bucket *over = NULL;
+	bool told = false;
 
 	if (!entry->asked.first_ns || entry->last_ns + timeout_ns > *now)
 		return 0;
@@ -560,9 +567,10 @@ static long expire(void *map, struct pending_key *at, struct pending *entry, __u
 		if (event) {
 			__builtin_memset(event, 0, offsetof(struct dns_lookup, message));
 			tell_timeout(&key, entry, event);
+			told = true;
 		}
 	}
-	settle(&key, &entry->asked, unread, over, event, 0);
+	settle(&key, &entry->asked, unread, over, event, told, 0);
 	return 0;
 }
 

@@ -84,6 +84,30 @@ def test_compression_and_headers(peer, compression):
         assert headers.get("content-encoding") == (compression if compression != "none" else None)
 
 
+def test_a_peer_that_hangs_over_every_record_is_not_believed(peer):
+    """An empty request it answers, as a collector does whose pipeline is blocked: no record is at fault."""
+    with exporter(peer, timeout=0.1) as sending:
+        sending.export(log_request(5))
+        wait_for(lambda: sending.ledger()["logs"].accepted == 5, "the first records")
+        peer.hangs_over = b"record"
+        for number in range(1, 4):
+            sending.export(log_request(5, 5 * number))
+        wait_for(lambda: len(peer.received) > 60, "many tries")
+        assert sending.ledger()["logs"] == SignalLedger(20, 5, 0, {}, 15)
+        peer.hangs_over = b""
+        assert sending.flush(soon())
+    assert sending.ledger()["logs"] == SignalLedger(20, 20, 0, {}, 0)
+    assert sorted(numbers(peer.bodies())) == list(range(20))
+
+
+def test_a_binary_header():
+    with GrpcPeer() as peer, exporter(peer, headers={"X-Tenant-Bin": "blue"}) as sending:
+        sending.export(log_request(5))
+        assert sending.flush(soon())
+    assert peer.received[-1].headers["x-tenant-bin"] == b"blue"
+    assert sending.ledger()["logs"].accepted == 5
+
+
 def test_connections_are_kept():
     with HttpPeer() as peer, exporter(peer) as sending:
         for number in range(20):

@@ -109,6 +109,22 @@ def test_short_of_memory_it_sheds_records_and_lives(tmp_path: Path, places: tupl
     assert logs.reasons["memory_limit"] > 0
 
 
+def test_with_a_spool_what_waits_is_no_memory(tmp_path: Path, places: tuple[Place, Place]) -> None:
+    """The file's pages fill the cgroup to its limit, but the kernel takes those back: nothing is shed for them."""
+    with Collector(tmp_path) as collector, memory_limit(f"otelbpf-{os.getpid()}", 120 << 20) as limit:
+        collector.kill()
+        given = settings(collector)
+        given["exporters"]["otlp_grpc"]["spool"] = {"directory": str(tmp_path / "spool")}
+        with Agent(tmp_path, given, inside=limit.inside) as agent:
+            established = sum(tcp.tcp_load(FLOOD, *places).established for _ in range(2))
+            agent.stop()
+        kills = limit.kills
+    logs = agent.summary.records["otlp_grpc", "logs"]
+    assert kills == 0
+    assert "memory_limit" not in agent.text
+    assert logs.terms["made"] == logs.terms["spooled"] == 2 * established
+
+
 def test_beyond_its_cpu_time_it_samples_and_comes_back(tmp_path: Path, places: tuple[Place, Place]) -> None:
     """A flood that is too dear for every record: what is made carries weights that sum up to the truth, what failed is
     all there, every counter is exact, and when the flood is over every record is made again."""

@@ -239,8 +239,10 @@ class Sending:
 
         return wait_for(enough, f"{count} of each to be accepted", limit_s)
 
-    def wait_for_made(self, count: int) -> Status:
-        return wait_for(lambda: status if (status := self.status()).made >= count else None, f"{count} to be made")
+    def wait_for_made(self, count: int, limit_s: float = 20) -> Status:
+        return wait_for(
+            lambda: status if (status := self.status()).made >= count else None, f"{count} to be made", limit_s
+        )
 
     def wait_until_down(self) -> None:
         wait_for(lambda: not self.status().up, "the fault to be noticed")

@@ -57,14 +57,15 @@ struct message {
 	bool unsure; /* whether a message begins here at all */
 };
 
-/* Stops clang from deriving the bound of a length from what it knows: the verifier does not. */
+/* Stops clang from deriving the bound of a length from what it knows: the verifier does not. A length that must not be
+ * zero is compared as a signed number: before 6.8 the verifier learns nothing of `!= 0`. */
 #define OPAQUE(value) asm volatile("" : "+r"(value))
 
 #define EACH_BYTE(byte) (0x0101010101010101ULL * (byte))
 
 /* `bytes` of the message from `at` on; not 0 when there are not so many. */
 static __always_inline long read_bytes(struct __sk_buff *skb, const struct message *message, __u32 at, void *to,
-				       __u32 bytes)
+				       __u64 bytes)
 {
 	if (message->memory)
 		return bpf_probe_read_kernel(to, bytes, (void *)(message->memory + at));
@@ -138,12 +139,12 @@ __noinline int read_name(struct __sk_buff *skb, struct message *message)
 
 		if (message->present <= HEADER_BYTES + base)
 			return 0;
-		__u64 bytes = message->present - HEADER_BYTES - base;
+		__s64 bytes = message->present - HEADER_BYTES - base;
 
 		OPAQUE(bytes);
 		if (bytes > CHUNK_BYTES)
 			bytes = CHUNK_BYTES;
-		if (bytes == 0 || read_bytes(skb, message, HEADER_BYTES + base, &chunk, bytes))
+		if (bytes <= 0 || read_bytes(skb, message, HEADER_BYTES + base, &chunk, bytes))
 			return 0;
 		int end = follow_labels(&chunk, base, &at);
 

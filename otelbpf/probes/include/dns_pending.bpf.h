@@ -127,12 +127,16 @@ __noinline int find_again(struct message *message, struct pending_key *key)
 {
 	if (!message || !key)
 		return -1;
-	for (__u16 i = 0; i < ALIKE; i++) { /* the verifier does not follow a count in memory */
-		key->nth = i;
-		struct pending *entry = bpf_map_lookup_elem(&pending, key);
+	struct pending_key at = *key; /* before 6.2 a key of a map may be no argument's memory */
 
-		if (entry && entry->question_hash == message->question && same_remote(message, entry))
+	for (__u16 i = 0; i < ALIKE; i++) { /* the verifier does not follow a count in memory */
+		at.nth = i;
+		struct pending *entry = bpf_map_lookup_elem(&pending, &at);
+
+		if (entry && entry->question_hash == message->question && same_remote(message, entry)) {
+			key->nth = i;
 			return 0;
+		}
 	}
 	return -1;
 }
@@ -142,9 +146,12 @@ __noinline int make_entry(struct pending_key *key)
 {
 	if (!key)
 		return -1;
+	struct pending_key at = *key;
+
 	for (__u16 i = 0; i < ALIKE; i++) {
-		key->nth = i;
-		if (bpf_map_update_elem(&pending, key, &nothing, BPF_NOEXIST) == 0) {
+		at.nth = i;
+		if (bpf_map_update_elem(&pending, &at, &nothing, BPF_NOEXIST) == 0) {
+			key->nth = i;
 			if (i)
 				__sync_fetch_and_add(&alike, 1);
 			return 0;
@@ -192,10 +199,12 @@ __noinline int find_asked(struct message *answer, struct pending_key *key)
 {
 	if (!answer || !key)
 		return UNFIT;
+	struct pending_key at = *key;
+
 	answer->fits = 0;
 	for (__u32 i = 0; i < ALIKE; i++) {
-		key->nth = i;
-		struct pending *entry = bpf_map_lookup_elem(&pending, key);
+		at.nth = i;
+		struct pending *entry = bpf_map_lookup_elem(&pending, &at);
 
 		if (entry)
 			*(volatile __u64 *)&answer->fits |= 1ULL << fit_of(answer, entry) << i * 8;

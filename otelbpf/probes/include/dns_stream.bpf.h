@@ -192,7 +192,7 @@ static __always_inline void leave_stream(struct streams *streams, struct stream 
 	bpf_spin_unlock(&streams->lock);
 }
 
-static __always_inline long read_cursor(struct __sk_buff *skb, const struct cursor *cursor, void *to, __u32 bytes)
+static __always_inline long read_cursor(struct __sk_buff *skb, const struct cursor *cursor, void *to, __u64 bytes)
 {
 	if (cursor->memory)
 		return bpf_probe_read_kernel(to, bytes, (void *)(cursor->memory + cursor->at));
@@ -234,9 +234,9 @@ static __always_inline enum turn gather(struct __sk_buff *skb, struct message *m
 {
 	__u64 gathered = stream->gathered, left = cursor->end - cursor->at;
 	__u32 bytes = part->bytes[0] << 8 | part->bytes[1];
-	__u64 missing = (gathered < LENGTH_BYTES ? LENGTH_BYTES : LENGTH_BYTES + wanted_of(bytes)) - gathered;
+	__s64 missing = (gathered < LENGTH_BYTES ? LENGTH_BYTES : LENGTH_BYTES + wanted_of(bytes)) - gathered;
 
-	if (missing > left)
+	if (missing > (__s64)left)
 		missing = left;
 	OPAQUE(missing);
 	OPAQUE(gathered);
@@ -315,11 +315,12 @@ __noinline int hold(struct __sk_buff *skb, struct cursor *cursor, struct stream 
 		return -1;
 	if (!held->count)
 		held->base = stream->next;
-	__u64 from = cursor->zero + cursor->at - held->base, bytes = cursor->end - cursor->at;
+	__u64 from = cursor->zero + cursor->at - held->base;
+	__s64 bytes = cursor->end - cursor->at;
 
 	OPAQUE(from);
 	OPAQUE(bytes);
-	if (from > HELD_BYTES || bytes > HELD_BYTES || bytes == 0 || from + bytes > HELD_BYTES ||
+	if (from > HELD_BYTES || bytes > HELD_BYTES || bytes <= 0 || from + bytes > HELD_BYTES ||
 	    bpf_skb_load_bytes(skb, cursor->at, held->bytes + from, bytes))
 		return -1;
 	__u32 begin = from, end = from + bytes;

@@ -51,6 +51,11 @@ class Hold:
     _held: deque[_Held] = field(default_factory=deque)
     _held_bytes: int = 0
 
+    @property
+    def is_used(self) -> bool:
+        """Whether any row may wait."""
+        return self.seconds > 0 and self.waiting.is_possible
+
     def sifted(self, source: Source, batch: Batch) -> Batch:
         """The rows of *batch* that need not wait; the others are kept."""
         waits = self.waiting.mask(batch) if self.seconds else None

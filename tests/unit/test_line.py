@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from otelbpf.batch import Batch
+from otelbpf.conveyor import Conveyor, Timer
 from otelbpf.errors import OtelbpfError
 from otelbpf.ledger import EventLedger
-from otelbpf.line import PIECE_ROWS, Conveyor, Line, Rows, Source, Timer, event_ledger
+from otelbpf.line import PIECE_ROWS, Line
 from otelbpf.probes.probe import Probe
+from otelbpf.source import Rows, Source, event_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

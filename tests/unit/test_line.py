@@ -165,7 +165,7 @@ def test_the_conveyor_stands_between_two_ticks_while_it_is_paused() -> None:
 
 
 def test_a_line_that_does_not_come_to_rest_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otelbpf.line.PAUSED_WITHIN_S", 0.01)
+    monkeypatch.setattr("otelbpf.conveyor.PAUSED_WITHIN_S", 0.01)
     ticking, goes_on, arrived = threading.Event(), threading.Event(), threading.Event()
 
     def tick() -> None:

@@ -161,6 +161,9 @@ def _load(options: argparse.Namespace) -> Config:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from otelbpf import limits
+
+    limits.refuse_too_little()  # before libraries are imported that cannot do with less
     from otelbpf import agent
     from otelbpf.config.watched import WatchedFile
     from otelbpf.reload import Wish, no_file
@@ -220,6 +223,9 @@ def _has_terminal() -> bool:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from otelbpf import limits
+
+    limits.refuse_too_little()
     from otelbpf import doctor
 
     report = doctor.report(_load(options))

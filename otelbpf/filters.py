@@ -1,8 +1,8 @@
-"""Cgroups that the user does not want to see, decided by their path.
+"""What the user does not want to see, on its two sides: lists that the kernel looks at, and cgroups by their path.
 
 Ports, addresses and the agent itself are decided in the kernel, and so are the excluded cgroups that exist when the
-agent starts. A cgroup that comes later, or a list of those to include, is decided here: the kernel would lose the
-first events of a new cgroup that should be seen.
+agent starts. A cgroup that comes later, or a list of those to include, is decided in the line: the kernel would lose
+the first events of a new cgroup that should be seen.
 """
 
 from __future__ import annotations
@@ -12,17 +12,30 @@ from typing import TYPE_CHECKING
 import numpy as np
 from cachetools import LRUCache
 
-from otelbpf.probes.filters import EXCLUDE, INCLUDE, cgroup_verdict
+from otelbpf.probes.filters import EXCLUDE, INCLUDE, cgroup_verdict, fill
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from otelbpf.batch import Batch
     from otelbpf.config import Config
     from otelbpf.enrich.machine import Answers
+    from otelbpf.kernel.object import Object
 
 REMEMBERED_CGROUPS = 16384
 CGROUP_PROBE = "cgroup"
+
+
+def kernel_filters(config: Config, machine: Answers) -> Callable[[Object], None]:
+    """What makes the filters of a loaded object those of *config*; it passes over an object that has none, and raises
+    OtelbpfError when the kernel does not take an entry. The cgroups are those there are now."""
+    cgroups = machine.cgroup_walk() if config.filters.cgroups.exclude else ()
+
+    def fill_filters(loaded: Object) -> None:
+        if loaded.has_map("filter_ports"):
+            fill(loaded, config, cgroups)
+
+    return fill_filters
 
 
 class CgroupFilter:
@@ -42,16 +55,6 @@ class CgroupFilter:
         self._wanted.clear()
         self._walk()
 
-    def _walk(self) -> None:
-        self._walked = self._in_use
-        for cgroup_id, path in self._machine.cgroup_walk() if self._in_use else ():
-            self._wanted[cgroup_id] = self._is_wanted_path(path)
-
-    def _use(self, config: Config) -> None:
-        self._config = config
-        self._includes = bool(config.filters.cgroups.include)
-        self._in_use = self._includes or bool(config.filters.cgroups.exclude)
-
     def learn(self, batches: Iterable[Batch]) -> None:
         """Takes in the cgroups that were made; at the first time those that there are, by when the kernel tells of new."""
         if self._in_use and not self._walked:
@@ -69,6 +72,16 @@ class CgroupFilter:
         pids = batch.number("pid")[first]
         wanted = np.fromiter(map(self._is_wanted, ids.tolist(), pids.tolist()), np.bool_, len(ids))
         return batch if wanted.all() else batch.select(wanted[codes])
+
+    def _walk(self) -> None:
+        self._walked = self._in_use
+        for cgroup_id, path in self._machine.cgroup_walk() if self._in_use else ():
+            self._wanted[cgroup_id] = self._is_wanted_path(path)
+
+    def _use(self, config: Config) -> None:
+        self._config = config
+        self._includes = bool(config.filters.cgroups.include)
+        self._in_use = self._includes or bool(config.filters.cgroups.exclude)
 
     def _is_wanted(self, cgroup_id: int, pid: int) -> bool:
         known = self._wanted.get(cgroup_id)

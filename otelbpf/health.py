@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from contextlib import closing
-from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
@@ -123,6 +122,8 @@ class Health:
 
 def ask(endpoint: str, path: str) -> str:
     """What the agent at *endpoint* answers; empty when nobody does."""
+    from http.client import HTTPConnection, HTTPException  # only who asks needs them
+
     host, _, port = endpoint.rpartition(":")
     try:
         connection = HTTPConnection(host.strip("[]") or "localhost", int(port), timeout=REQUEST_S)

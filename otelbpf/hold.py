@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from otelbpf.enrich.kubernetes.waiting import Waiting
-    from otelbpf.line import Source
+    from otelbpf.source import Source
 
 LIMIT_BYTES = 8 << 20
 NAMED, NAMELESS, DISPLACED = "named", "nameless", "displaced"
@@ -50,6 +50,11 @@ class Hold:
     """Rows that have waited, by what came of it."""
     _held: deque[_Held] = field(default_factory=deque)
     _held_bytes: int = 0
+
+    @property
+    def is_used(self) -> bool:
+        """Whether any row may wait."""
+        return self.seconds > 0 and self.waiting.is_possible
 
     def sifted(self, source: Source, batch: Batch) -> Batch:
         """The rows of *batch* that need not wait; the others are kept."""

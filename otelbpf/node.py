@@ -9,23 +9,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otelbpf.errors import Unsupported
-from otelbpf.export.numbers import AgentNumbers, MapFill, RunTime
+from otelbpf.export.numbers import MapFill, RunTime
 from otelbpf.kernel.clock import boottime_offset_ns
 from otelbpf.ledger import EventLedger
-from otelbpf.line import Rows, event_ledger
+from otelbpf.source import Rows, event_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from otelbpf.config import Config
-    from otelbpf.enrich.kubernetes.watcher import Watcher
-    from otelbpf.export import Exporters
-    from otelbpf.export.numbers import ProbeStatus
-    from otelbpf.guards.guard import Guards
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.kernel.drain import Drain, Slice
-    from otelbpf.line import Line, Source
+    from otelbpf.kernel.object import Object
+    from otelbpf.line import Line
     from otelbpf.signals.sampling import DetailLedger
+    from otelbpf.source import Source
     from otelbpf.tape import Tape
 
 log = logging.getLogger("otelbpf.node")
@@ -52,15 +50,11 @@ class Node:
         drain: Drain,
         line: Line,
         tape: Tape | None = None,
-        watcher: Watcher | None = None,
     ) -> None:
-        self._watcher = watcher
         self._probes = probes
         self._drain = drain
         self._line = line
         self._tape = tape
-        self.guards: Guards | None = None
-        """Who keeps the agent within its limits, if anybody does."""
 
     def adopt(self) -> None:
         """Takes up what exists already, and counts from here on."""
@@ -88,15 +82,16 @@ class Node:
         for probe in self._probes:
             probe.limit(config)
 
+    def filter(self, fill: Callable[[Object], None]) -> None:
+        """Lets *fill* change the filters of each probe's object."""
+        for probe in self._probes:
+            if probe.object is not None:
+                fill(probe.object)
+
     def sweep(self) -> None:
         """Lets the kernel side tell what has timed out."""
         for probe in self._probes:
             probe.sweep()
-
-    @property
-    def holds(self) -> bool:
-        """Whether rows may wait for the name of their pod."""
-        return self._watcher is not None and self._line.hold.seconds > 0
 
     def release(self) -> None:
         """Lets go on what has waited for the name of its pod."""
@@ -139,27 +134,29 @@ class Node:
             if source.probe.events
         }
 
-    def numbers(self, statuses: Sequence[ProbeStatus], outputs: Exporters) -> AgentNumbers:
-        """All that the agent counts about itself, now; may be asked from any thread."""
-        return AgentNumbers(
-            events=self.ledgers(),
-            records=outputs.ledger(),
-            queues=outputs.sizes(),
-            spools=outputs.spools(),
-            statuses=statuses,
-            run_times={probe.probe.name: cost for probe in self._probes if (cost := _run_time(probe)).runs},
-            maps=dict(self._maps()),
-            overflows=dict(self._overflows()),
-            caches=self._line.enrichment.counters(),
-            series=self._line.metrics.series(),
-            series_overflows=self._line.metrics.overflows(),
-            watches=list(self._watcher.states()) if self._watcher is not None else (),
-            held=dict(self._line.hold.rows) if self.holds else {},
-            details=self.detail(),
-            guards=self.guards.states() if self.guards else (),
-            stages=self.guards.watchdog.states() if self.guards else (),
-            nat=self._watcher.conntrack.fill if self._watcher is not None else None,
-        )
+    def maps(self) -> Iterator[tuple[str, MapFill]]:
+        """Each table that has a bound, and how full it is."""
+        for source, probe in zip(self._line.sources, self._probes, strict=True):
+            ring = probe.source.ring
+            yield f"{probe.probe.name}.{EVENTS_RING}", MapFill(ring.pending, ring.capacity)
+            if fill := _pending_map(probe):
+                yield f"{probe.probe.name}.{PENDING}", fill
+            for name, (entries, capacity) in probe.probe.tables(source.prepare).items():
+                yield f"{probe.probe.name}.{name}", MapFill(entries, capacity)
+            if probe.throttle is not None:
+                yield f"{probe.probe.name}.throttle_buckets", MapFill(probe.throttle.entries, probe.throttle.capacity)
+
+    def overflows(self) -> Iterator[tuple[str, int]]:
+        """Each table whose entries may be shared, and the events that shared one."""
+        for probe in self._probes:
+            if probe.throttle is not None:
+                shared = probe.throttle.shared
+                yield f"{probe.probe.name}.throttle_buckets", shared.buckets
+                yield f"{probe.probe.name}.throttle_totals", shared.totals
+
+    def run_times(self) -> dict[str, RunTime]:
+        """Probe → what its programs cost so far; empty while the kernel does not count it."""
+        return {probe.probe.name: cost for probe in self._probes if (cost := _run_time(probe)).runs}
 
     def _rows(self, taken: Slice) -> list[Rows]:
         of_source: dict[int, list[bytes]] = {}
@@ -196,24 +193,6 @@ class Node:
             time.sleep(READ_AGAIN_S)
             ledger = self._read_ledger(index, source, probe)
         return ledger
-
-    def _maps(self) -> Iterator[tuple[str, MapFill]]:
-        for source, probe in zip(self._line.sources, self._probes, strict=True):
-            ring = probe.source.ring
-            yield f"{probe.probe.name}.{EVENTS_RING}", MapFill(ring.pending, ring.capacity)
-            if fill := _pending_map(probe):
-                yield f"{probe.probe.name}.{PENDING}", fill
-            for name, (entries, capacity) in probe.probe.tables(source.prepare).items():
-                yield f"{probe.probe.name}.{name}", MapFill(entries, capacity)
-            if probe.throttle is not None:
-                yield f"{probe.probe.name}.throttle_buckets", MapFill(probe.throttle.entries, probe.throttle.capacity)
-
-    def _overflows(self) -> Iterator[tuple[str, int]]:
-        for probe in self._probes:
-            if probe.throttle is not None:
-                shared = probe.throttle.shared
-                yield f"{probe.probe.name}.throttle_buckets", shared.buckets
-                yield f"{probe.probe.name}.throttle_totals", shared.totals
 
     def _read_ledger(self, index: int, source: Source, probe: AttachedProbe) -> EventLedger:
         counts = probe.counts

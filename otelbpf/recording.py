@@ -7,6 +7,7 @@ payload. Layouts stand in the header, so a recording can be read without the obj
 from __future__ import annotations
 
 import json
+import os
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ class Recorder:
 
     def __enter__(self) -> Self:
         try:
-            self._file = self._path.open("wb")
+            self._file = open(self._path, "wb", opener=_without_waiting)
         except OSError as error:
             raise RecordingError(f"--record {self._path}: {error.strerror}") from error
         header = {
@@ -67,7 +68,7 @@ class Recorder:
                 [kind, probe, np.lib.format.dtype_to_descr(layout)] for (kind, probe), layout in self._layouts.items()
             ],
         }
-        self._file.write(json.dumps(header).encode() + b"\n")
+        self._write(json.dumps(header).encode() + b"\n")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,10 +81,18 @@ class Recorder:
         """Appends one frame; raises RecordingError when the disk will not take it."""
         fields = ("kind", "time_ns", "clock_offset_ns", "probe")
         meta = json.dumps({name: getattr(frame, name) for name in fields}).encode()
+        self._write(META_BYTES.pack(len(meta)) + meta + PAYLOAD_BYTES.pack(len(frame.payload)) + frame.payload)
+
+    def _write(self, data: bytes) -> None:
         try:
-            self._file.write(META_BYTES.pack(len(meta)) + meta + PAYLOAD_BYTES.pack(len(frame.payload)) + frame.payload)
+            self._file.write(data)
         except OSError as error:
             raise RecordingError(f"--record {self._path}: {error.strerror}") from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A pipe that nobody reads is an error and not a wait: the line writes here, and must not stand for a reader."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 class Recording:

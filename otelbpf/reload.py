@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING
 from otelbpf.config.changes import Changes, changes
 from otelbpf.errors import ConfigError, OtelbpfError
 from otelbpf.export.exchange import Exchange
+from otelbpf.filters import kernel_filters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from otelbpf.config import Config
     from otelbpf.config.watched import WatchedFile
+    from otelbpf.conveyor import Conveyor, Timer
+    from otelbpf.enrich.machine import Answers
     from otelbpf.export import Exporters
     from otelbpf.export.telemetry import Telemetry
-    from otelbpf.line import Conveyor, Line, Timer
+    from otelbpf.line import Line
     from otelbpf.node import Node
 
 
@@ -56,8 +59,7 @@ class Running:
     conveyor: Conveyor
     collecting: Timer
     telemetry: Telemetry
-    filter: Callable[[Config], None]
-    """Makes the filters in the kernel those of a configuration; raises OtelbpfError."""
+    machine: Answers
 
 
 class Reload:
@@ -111,7 +113,7 @@ class Reload:
 
     def _bring_kernel(self, found: Changes, config: Config) -> None:
         if found.touches("filters"):
-            self._running.filter(config)
+            self._running.node.filter(kernel_filters(config, self._running.machine))
         if found.touches("probes"):
             self._running.node.limit(config)
 

@@ -12,10 +12,23 @@ from otelbpf.recording import COLLECT, EVENTS, MACHINE, SNAPSHOT, TOTALS, Frame,
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from otelbpf.line import Rows
-    from otelbpf.recording import Recorder
+    from otelbpf.kernel.attach import AttachedProbe
+    from otelbpf.recording import Layouts, Recorder
+    from otelbpf.source import Rows
 
 log = logging.getLogger("otelbpf.recording")
+
+
+def layouts(probes: Iterable[AttachedProbe]) -> Layouts:
+    """What a recording of *probes* may hold."""
+    found: Layouts = {}
+    for probe in probes:
+        if probe.record is not None and probe.struct is not None:
+            found[EVENTS, probe.probe.name] = probe.record
+            found[SNAPSHOT, probe.probe.name] = probe.struct
+        if probe.throttle is not None:
+            found[TOTALS, probe.probe.name] = probe.throttle.row
+    return found
 
 
 class Tape:

@@ -34,11 +34,15 @@ class Voice(logging.Handler):
         self._unsaid = 0
         self._change = threading.Condition()
         self._leaving = False
+        self._without_thread = False
         # Killed with the process where it waits: it holds no lock then that the interpreter's end could want.
         self._thread = threading.Thread(target=self._run, name="voice", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread is to be had: what is said then is why, and it is said at the exit
+            self._without_thread = True
         return self
 
     def __exit__(
@@ -47,7 +51,10 @@ class Voice(logging.Handler):
         with self._change:
             self._leaving = True
             self._change.notify()
-        self._thread.join(LAST_WORDS_S)
+        if self._without_thread:
+            self._run()
+        else:
+            self._thread.join(LAST_WORDS_S)
 
     def say(self, text: str) -> None:
         """Says *text*, a line or several, soon."""

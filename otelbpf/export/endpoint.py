@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from otelbpf.config import Tls
 from otelbpf.errors import ConfigError
+from otelbpf.export.files import content
 
 if TYPE_CHECKING:
     from otelbpf.config import OtlpGrpc, OtlpHttp
@@ -129,6 +129,9 @@ def _read(name: str, setting: str, path: str) -> bytes | None:
     if not path:
         return None
     try:
-        return Path(path).read_bytes()
+        data = content(path)
     except OSError as error:
         raise ConfigError(f"exporters.{name}.tls.{setting}: cannot read {path}: {error.strerror}") from None
+    if not data:
+        raise ConfigError(f"exporters.{name}.tls.{setting}: {path} is empty; give a file in PEM form")
+    return data

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import threading
 import time
 from pathlib import Path
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("otelbpf.export")
 
 LOOK_INTERVAL_S = 1.0
+MOST_BYTES = 2**20
+"""Of a token or a certificate; /dev/zero has more."""
 State = tuple[tuple[int, int, int] | None, ...]
 
 
@@ -73,13 +77,22 @@ class Headers:
 
     def _value(self, key: str, path: str, prefix: str) -> str:
         try:
-            text = Path(path).read_text("ascii").strip()
+            text = content(path).decode("ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
             raise ConfigError(f"exporters.{self._name}: header {key}: cannot read {path}: {reason}") from None
         if not text or not text.isprintable():
             raise ConfigError(f"exporters.{self._name}: header {key}: {path} must hold one line")
         return prefix + text
+
+
+def content(path: str) -> bytes:
+    """What the file holds. Waits for nobody: a pipe without a writer is empty. Raises OSError, also beyond MOST_BYTES."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return data
 
 
 def _stamp(path: str) -> tuple[int, int, int] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass
 
 if TYPE_CHECKING:
     from otelbpf.export.endpoint import Endpoint
@@ -13,6 +12,8 @@ if TYPE_CHECKING:
 def proxy_of(endpoint: Endpoint) -> str:
     """The URL of the proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY (or the same in small letters) name for *endpoint*,
     with its credentials; empty for none."""
+    from urllib.request import getproxies_environment, proxy_bypass  # 2 MB, with what it needs of HTTP
+
     proxies = getproxies_environment()
     if proxy_bypass(endpoint.authority):
         return ""

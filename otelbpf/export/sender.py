@@ -14,7 +14,6 @@ from otelbpf.errors import described
 from otelbpf.export.answer import GIVEN_UP, MEMORY_LIMIT, MISTAKE, REJECTED, SHUTDOWN, Accepted, Failure
 from otelbpf.export.backoff import Backoff
 from otelbpf.export.isolation import Isolation
-from otelbpf.export.keeper import Keeper
 from otelbpf.export.lane import NEVER
 from otelbpf.export.news import News
 from otelbpf.export.queue import Queue
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from otelbpf.config import Retry, SendingQueue, Spool
     from otelbpf.export.account import SignalLedger
-    from otelbpf.export.keeper import SpoolSize
+    from otelbpf.export.keeper import Keeper, SpoolSize
     from otelbpf.export.news import Watcher
     from otelbpf.export.queue import QueueSize
     from otelbpf.export.request import Request
@@ -65,7 +64,7 @@ class Sender:
         self._news = News(name, transport.endpoint)
         self.watchers: list[Watcher] = self._news.watchers
         self._queue = Queue(queue.max_bytes)
-        self._keeper = Keeper(name, self._queue, spool, self._news.lost) if spool and spool.directory else None
+        self._keeper = self._keeper_of(spool) if spool and spool.directory else None
         self._isolation = Isolation(self._queue, self._route)
         self._retry = retry
         self._backoffs: dict[str, Backoff] = {}
@@ -76,6 +75,11 @@ class Sender:
         self._threads = [
             threading.Thread(target=self._run, args=(pulse,), name=pulse.stage, daemon=True) for pulse in self._pulses
         ]
+
+    def _keeper_of(self, spool: Spool) -> Keeper:
+        from otelbpf.export.keeper import Keeper  # brings SQLite
+
+        return Keeper(self.name, self._queue, spool, self._news.lost)
 
     def __enter__(self) -> Self:
         self._route.transport.check()

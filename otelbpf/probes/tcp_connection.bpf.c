@@ -6,6 +6,7 @@
  * and the process that first reads or writes, or else the one that closes, takes it over: with a prefork server that is
  * the worker. */
 #include "tcp_record.bpf.h"
+#include "tcp_end.bpf.h"
 #include "tcp_unsent.bpf.h"
 #include "tcp_throttle.bpf.h"
 
@@ -20,37 +21,6 @@ struct {
 	__type(key, __u64);   /* address of the socket */
 	__type(value, __u64); /* cookie: addresses are used again */
 } told SEC(".maps");
-
-/* No FIN of ours. */
-static __always_inline bool is_open(int state)
-{
-	return state == TCP_ESTABLISHED || state == TCP_SYN_RECV || state == TCP_CLOSE_WAIT;
-}
-
-/* `was` tells which FIN came first. A reset that ends a connection leaves no other trace than the error, and one that
- * we send when the application closes (unread data, SO_LINGER 0) is sent after this. One that we are about to send for
- * data that came after our FIN cannot be told from a received one here: the kernel ends the socket by the same path. */
-static __always_inline void explain_end(struct tcp_connection *event, const struct sock *sk, int was)
-{
-	int error = sk->sk_err;
-	bool reset = error == ECONNRESET || error == EPIPE;
-	bool aborted = error == 0 || error == ECONNABORTED;
-	bool open = was == TCP_ESTABLISHED || was == TCP_SYN_RECV;
-
-	if (was == TCP_LAST_ACK || was == TCP_CLOSE_WAIT)
-		event->close_reason = FIN_REMOTE;
-	else if (!open)
-		event->close_reason = FIN_LOCAL;
-	else
-		event->close_reason = reset ? RESET_REMOTE : aborted ? RESET_LOCAL : TIMEOUT;
-	event->rx_resets = reset;
-	if (is_open(was) && error == 0 && !event->tx_resets)
-		event->tx_resets = 1;
-	if (event->close_reason == RESET_LOCAL)
-		event->error = ECONNRESET; /* no normal end, though nobody had to be told */
-	else if (error && !is_orphan(sk))
-		event->error = reset || aborted ? ECONNRESET : ETIMEDOUT;
-}
 
 static __always_inline bool summed_close(struct sock *sk, const struct tcp_sock *tcp, struct connection *connection,
 					 int was, __u64 now)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +16,7 @@ from tests.e2e.collector import Collector, free_ports
 from tests.load import tcp
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from tests.e2e.collector import Protocol
 
@@ -61,11 +63,25 @@ def test_a_wrong_setting_is_one_sentence(
         assert word in sentence
 
 
-def test_a_recording_that_cannot_be_written_is_one_sentence() -> None:
-    done = otelbpf("run", "--record", "/nowhere/recording", "--for", "1s", environment=OTHER)
+@pytest.mark.parametrize("path", ["/nowhere/recording", "/dev/full", "unread"])
+def test_a_recording_that_cannot_be_written_is_one_sentence(tmp_path: Path, path: str) -> None:
+    os.mkfifo(tmp_path / "unread")
+    done = otelbpf("run", "--record", str(tmp_path / path), "--for", "1s", environment=OTHER)
     (sentence,) = sentences(done.stderr)
-    assert "/nowhere/recording" in sentence
-    assert done.returncode
+    assert f"--record {tmp_path / path}: " in sentence
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("setting", ["bearer_token_file", "tls.ca_file", "header_files"])
+@pytest.mark.parametrize("path", ["unwritten", "/dev/zero", "/dev/null"])
+def test_a_file_that_is_none_is_one_sentence(tmp_path: Path, setting: str, path: str) -> None:
+    os.mkfifo(tmp_path / "unwritten")
+    value = f"{{x-key: {tmp_path / path}}}" if setting == "header_files" else str(tmp_path / path)
+    words = ("exporters.otlp_http.endpoint=https://127.0.0.1:1", f"exporters.otlp_http.{setting}={value}")
+    done = otelbpf("run", "--for", "1s", "--set", words[0], "--set", words[1], environment=OTHER)
+    (sentence,) = sentences(done.stderr)
+    assert str(tmp_path / path) in sentence
+    assert done.returncode == CANNOT_RUN
 
 
 def test_a_missing_file_is_one_sentence() -> None:
@@ -85,12 +101,53 @@ def test_without_standard_streams_it_runs_all_the_same(closed: str) -> None:
     assert done.returncode == 0
 
 
-def test_no_descriptors_left_is_told() -> None:
-    command = f"ulimit -n 20; exec {sys.executable} -m otelbpf run --for 1s"
-    environment = {**os.environ, **OTHER}
-    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, check=False, env=environment, text=True)
-    assert "Too many open files" in " ".join(sentences(done.stderr))
+@pytest.mark.parametrize(
+    ("limit", "said"), [("-n 80", "80 open files"), ("-v 200000", "204800000 bytes of address space")]
+)
+@pytest.mark.parametrize("command", ["run --for 1s", "check"])
+def test_a_limit_below_what_it_needs_is_one_sentence(limit: str, said: str, command: str) -> None:
+    done = shell(f"ulimit {limit}; exec {sys.executable} -m otelbpf {command}")
+    (sentence,) = sentences(done.stderr)
     assert done.returncode == CANNOT_RUN
+    assert said in sentence
+    assert "ulimit" in sentence
+
+
+def test_a_soft_limit_is_raised_to_what_it_needs() -> None:
+    done = shell(f"ulimit -Sn 64; exec {sys.executable} -m otelbpf run --for 1s --set exporters.console={{}}")
+    sentences(done.stderr)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("room", [2, 4, 10])
+def test_too_few_threads_is_one_sentence(room: int) -> None:
+    with few_tasks(room) as tasks:
+        done = shell(f"echo $$ > {tasks}; exec {sys.executable} -m otelbpf run --for 1s")
+    (sentence,) = sentences(done.stderr)
+    assert done.returncode == CANNOT_RUN
+    assert "threads" in sentence
+    assert "pids.max" in sentence
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    """Runs *command* with an agent of its own in it."""
+    environment = {**os.environ, **OTHER}
+    return subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+
+
+@contextmanager
+def few_tasks(most: int) -> Iterator[Path]:
+    """The file that takes a process into a cgroup of at most so many tasks."""
+    root = next(path for path in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")) if path.is_dir())
+    directory = root / f"otelbpf-few-tasks-{os.getpid()}"
+    directory.mkdir()
+    try:
+        if not (directory / "pids.max").exists():
+            pytest.skip("no pids controller here")
+        (directory / "pids.max").write_text(str(most))
+        yield directory / "cgroup.procs"
+    finally:
+        directory.rmdir()
 
 
 def test_missing_capabilities_are_named_with_their_remedy() -> None:

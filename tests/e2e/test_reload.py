@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otelbpf.kernel.features import cgroup2_mount
-from tests.e2e.agent import ROOT, Agent
+from tests.e2e.agent import ROOT, STOP_LIMIT_S, Agent
 from tests.e2e.collector import Collector, free_ports, latest
 from tests.e2e.netns import Namespaces
 from tests.e2e.polling import wait_for
@@ -389,6 +389,7 @@ def test_two_signals_at_once_and_one_while_it_ends(tmp_path: Path) -> None:
         agent.process.send_signal(signal.SIGTERM)
         for _ in range(3):
             agent.process.send_signal(signal.SIGHUP)
+        agent.process.wait(STOP_LIMIT_S)  # before `stop`, whose signal would be a second one to end
         assert agent.stop() == 0
     assert agent.summary.events["process"].balanced
     assert agent.summary.records["otlp_grpc", "metrics"].balanced

@@ -1,6 +1,7 @@
 """Kubernetes: names for pods, their workloads and services, at both ends of what is seen.
 
-`watcher` keeps `tables` as the API server has them, in one thread; `cluster` is all that enrichment may ask.
+`watcher` keeps `tables` as the API server has them, in one thread; `cluster` is all that enrichment may ask. The watcher
+is imported where there is a cluster: what it needs of HTTP takes 5 MB, and most of the time of this package's import.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from otelbpf.enrich.kubernetes.access import there_is_one
-from otelbpf.enrich.kubernetes.watcher import Watcher, WatchState
+from otelbpf.enrich.kubernetes.presence import there_is_one
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from otelbpf.config import Kubernetes
+    from otelbpf.enrich.kubernetes.watcher import Watcher, WatchState
 
 __all__ = ["HOW_TO_ALLOW", "examine", "read_told", "told", "watching"]
 
@@ -31,15 +32,20 @@ def examine(settings: Kubernetes, environ: Mapping[str, str], host_name: str) ->
     """For `check`: each kind of object that would be watched, whether it is refused, and what the server said."""
     if not there_is_one(settings, environ):
         return
-    watcher = Watcher(settings, environ, host_name)
-    yield from watcher.examine()
+    from otelbpf.enrich.kubernetes.watcher import Watcher
+
+    yield from Watcher(settings, environ, host_name).examine()
 
 
 def watching(
     settings: Kubernetes, environ: Mapping[str, str], host_name: str | None
 ) -> AbstractContextManager[Watcher | None]:
     """A watcher of the cluster, or None where there is no cluster or it is not wanted."""
-    return Watcher(settings, environ, host_name) if there_is_one(settings, environ) else nullcontext()
+    if not there_is_one(settings, environ):
+        return nullcontext()
+    from otelbpf.enrich.kubernetes.watcher import Watcher
+
+    return Watcher(settings, environ, host_name)
 
 
 def told(watcher: Watcher | None) -> str:
@@ -49,6 +55,8 @@ def told(watcher: Watcher | None) -> str:
 
 def read_told(text: str) -> list[WatchState]:
     """What `told` gave; nothing for what is something else."""
+    from otelbpf.enrich.kubernetes.watcher import WatchState
+
     try:
         return msgspec.json.decode(text, type=list[WatchState])
     except (msgspec.MsgspecError, UnicodeEncodeError):

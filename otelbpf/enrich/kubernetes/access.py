@@ -11,31 +11,20 @@ import gc
 import logging
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urllib3.exceptions import HTTPError
 
+from otelbpf.enrich.kubernetes.presence import SERVICE_ACCOUNT, SERVICE_HOST
 from otelbpf.enrich.kubernetes.refusals import NO_ANSWER, ApiError, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     import urllib3
 
     from otelbpf.config import Kubernetes
-
-SERVICE_HOST = "KUBERNETES_SERVICE_HOST"
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-
-
-def there_is_one(settings: Kubernetes, environ: Mapping[str, str]) -> bool:
-    """Whether `enabled: auto` means yes: in a pod, or with a kubeconfig."""
-    if settings.enabled != "auto":
-        return settings.enabled is True
-    if settings.kubeconfig or environ.get("KUBECONFIG"):
-        return True
-    return bool(environ.get(SERVICE_HOST)) and (SERVICE_ACCOUNT / "token").exists()
 
 
 class Access:

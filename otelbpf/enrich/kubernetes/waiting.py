@@ -27,6 +27,11 @@ class Waiting:
         self._cluster = cluster if cluster is not None and cluster.holds else None
         self._given_up: Memory[int, bool] = Memory(GIVEN_UP)
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether there is anybody who may tell of a pod yet."""
+        return self._cluster is not None
+
     def mask(self, batch: Batch) -> NDArray[np.bool_] | None:
         """The rows whose pod or container is not known yet; None when there are none."""
         if self._cluster is None or not len(batch) or "head" not in (batch.rows.dtype.names or ()):

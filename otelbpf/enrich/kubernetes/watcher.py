@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from otelbpf.enrich.kubernetes import objects
-from otelbpf.enrich.kubernetes.access import SERVICE_ACCOUNT, Access
+from otelbpf.enrich.kubernetes.access import Access
 from otelbpf.enrich.kubernetes.api import Api
 from otelbpf.enrich.kubernetes.cluster import Known
 from otelbpf.enrich.kubernetes.conntrack import Conntrack
 from otelbpf.enrich.kubernetes.holders import Holders
 from otelbpf.enrich.kubernetes.listing import PAGE, Resource
+from otelbpf.enrich.kubernetes.presence import SERVICE_ACCOUNT
 from otelbpf.enrich.kubernetes.refusals import NO_ANSWER, ApiError
 from otelbpf.enrich.kubernetes.tables import Nodes, OwnPods, PeerPods, Services, Slices
 from otelbpf.enrich.kubernetes.watch import SETTLED_S, Watch

@@ -1,0 +1,72 @@
+"""What the process may have of descriptors, memory and threads: asked for before anything is opened.
+
+Short of one of them, what fails is whatever comes next, in any library: gRPC aborts the process, an import raises. So
+too little is said at the start, in one sentence; what is short later is counted by whoever misses it.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+
+from otelbpf.errors import CannotRun
+
+DESCRIPTORS = 256
+"""Measured: 115 with every probe and one exporter by gRPC; each further one, each reload and each watch takes more."""
+ADDRESS_SPACE_BYTES = 1 << 30
+"""Measured: 0.4 GB, most of it stacks of threads that are never touched."""
+_BY_GRPC_AT_MOST = 16
+"""It takes a thread a core, up to so many."""
+_OWN_THREADS = 16
+
+_NEEDED = (
+    (resource.RLIMIT_NOFILE, "open files", DESCRIPTORS, "ulimit -n, LimitNOFILE= of its unit"),
+    (resource.RLIMIT_AS, "bytes of address space", ADDRESS_SPACE_BYTES, "ulimit -v, LimitAS= of its unit"),
+)
+
+
+def refuse_too_little() -> None:
+    """Takes what the hard limits allow; raises CannotRun with one sentence when that is too little to run at all."""
+    for kind, what, needed, where in _NEEDED:
+        _raise_to(kind, needed)
+        have, _ = resource.getrlimit(kind)
+        if have != resource.RLIM_INFINITY and have < needed:
+            raise CannotRun(f"may have {have} {what} and needs {needed}; raise the limit ({where})")
+    needed = threads_needed()
+    have = threads_to_be_had(needed)
+    if have < needed:
+        raise CannotRun(
+            f"may start {have} threads and needs {needed}; raise the limit (pids.max of its cgroup, TasksMax= of its "
+            "unit, ulimit -u)"
+        )
+
+
+def threads_needed() -> int:
+    """For all stages, with gRPC's own."""
+    return _OWN_THREADS + min(_BY_GRPC_AT_MOST, os.cpu_count() or 1)
+
+
+def threads_to_be_had(most: int) -> int:
+    """How many of *most* threads can be started at once. Tried, as no file says it: limits of cgroups and users add up."""
+    done = threading.Event()
+    threads: list[threading.Thread] = []
+    try:
+        for _ in range(most):
+            thread = threading.Thread(target=done.wait, daemon=True)
+            thread.start()
+            threads.append(thread)
+    except (RuntimeError, MemoryError):  # the interpreter's words for EAGAIN
+        pass
+    finally:
+        done.set()
+    for thread in threads:
+        thread.join()
+    return len(threads)
+
+
+def _raise_to(kind: int, needed: int) -> None:
+    soft, hard = resource.getrlimit(kind)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        more = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+        resource.setrlimit(kind, (more, hard))

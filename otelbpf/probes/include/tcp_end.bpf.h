@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What ended a connection, as its last state and its error tell. Include once, after tcp_record.bpf.h. */
+#pragma once
+
+/* No FIN of ours. */
+static __always_inline bool is_open(int state)
+{
+	return state == TCP_ESTABLISHED || state == TCP_SYN_RECV || state == TCP_CLOSE_WAIT;
+}
+
+/* `was` tells which FIN came first. A reset that ends a connection leaves no other trace than the error, and one that
+ * we send when the application closes (unread data, SO_LINGER 0) is sent after this. One that we are about to send for
+ * data that came after our FIN cannot be told from a received one here: the kernel ends the socket by the same path. */
+static __always_inline void explain_end(struct tcp_connection *event, const struct sock *sk, int was)
+{
+	int error = sk->sk_err;
+	bool reset = error == ECONNRESET || error == EPIPE;
+	bool aborted = error == 0 || error == ECONNABORTED;
+	bool open = was == TCP_ESTABLISHED || was == TCP_SYN_RECV;
+
+	if (was == TCP_LAST_ACK || was == TCP_CLOSE_WAIT)
+		event->close_reason = FIN_REMOTE;
+	else if (!open)
+		event->close_reason = FIN_LOCAL;
+	else
+		event->close_reason = reset ? RESET_REMOTE : aborted ? RESET_LOCAL : TIMEOUT;
+	event->rx_resets = reset;
+	if (is_open(was) && error == 0 && !event->tx_resets)
+		event->tx_resets = 1;
+	if (event->close_reason == RESET_LOCAL)
+		event->error = ECONNRESET; /* no normal end, though nobody had to be told */
+	else if (error && !is_orphan(sk))
+		event->error = reset || aborted ? ECONNRESET : ETIMEDOUT;
+}

@@ -2,8 +2,8 @@
 
     kernel ─ ring ─▶ drain ─ deque ─▶ prepare ▶ enrich ▶ signals ─ requests ─▶ queue ▶ export ─▶ OTLP
 
-Three kinds of threads carry data: the drain (`kernel/drain.py`), the line (`line.py`), those of each exporter
-(`export/`). Beside them: the guards, the watches of Kubernetes, the agent's own signals, its health.
+Three kinds of threads carry data: the drain (`kernel/drain.py`), the line (`line.py`, run by `conveyor.py`), those of
+each exporter (`export/`). Beside them: the guards, the watches of Kubernetes, the agent's own signals, its health.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from otelbpf import ledger, stages
+from otelbpf.conveyor import Conveyor, Timer
 from otelbpf.enrich import Enrichment, kubernetes
 from otelbpf.enrich.kubernetes.cluster import Recorder as ClusterRecorder
 from otelbpf.enrich.machine import Machine
@@ -32,7 +33,6 @@ from otelbpf.kernel import capabilities
 from otelbpf.kernel.allocator import Trimming, give_memory_back
 from otelbpf.kernel.attach import attach_all
 from otelbpf.kernel.drain import Drain
-from otelbpf.line import Conveyor, Timer
 from otelbpf.node import Node
 from otelbpf.only_one import OnlyOne, name_of_instance
 from otelbpf.own_numbers import OwnNumbers, statuses

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from otelbpf.enrich.kubernetes.waiting import Waiting
-    from otelbpf.line import Source
+    from otelbpf.source import Source
 
 LIMIT_BYTES = 8 << 20
 NAMED, NAMELESS, DISPLACED = "named", "nameless", "displaced"

@@ -12,7 +12,7 @@ from otelbpf.errors import Unsupported
 from otelbpf.export.numbers import MapFill, RunTime
 from otelbpf.kernel.clock import boottime_offset_ns
 from otelbpf.ledger import EventLedger
-from otelbpf.line import Rows, event_ledger
+from otelbpf.source import Rows, event_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.kernel.drain import Drain, Slice
     from otelbpf.kernel.object import Object
-    from otelbpf.line import Line, Source
+    from otelbpf.line import Line
     from otelbpf.signals.sampling import DetailLedger
+    from otelbpf.source import Source
     from otelbpf.tape import Tape
 
 log = logging.getLogger("otelbpf.node")

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
     from otelbpf.config import Config
     from otelbpf.config.watched import WatchedFile
+    from otelbpf.conveyor import Conveyor, Timer
     from otelbpf.enrich.machine import Answers
     from otelbpf.export import Exporters
     from otelbpf.export.telemetry import Telemetry
-    from otelbpf.line import Conveyor, Line, Timer
+    from otelbpf.line import Line
     from otelbpf.node import Node
 
 

@@ -15,14 +15,15 @@ from otelbpf.enrich.kubernetes.cluster import Recorded
 from otelbpf.enrich.machine import RecordedMachine
 from otelbpf.export import exporters
 from otelbpf.ledger import EventLedger
-from otelbpf.line import Line, Rows, event_ledger
 from otelbpf.recording import COLLECT, EVENTS, SNAPSHOT, TOTALS, Frame, Recording, RecordingError
+from otelbpf.source import Rows, event_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from otelbpf.config import Config
+    from otelbpf.line import Line
 
 
 def replay(path: Path, config: Config) -> Iterator[str]:

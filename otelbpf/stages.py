@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from otelbpf.filters import CgroupFilter
 from otelbpf.hold import Hold
-from otelbpf.line import Line, Source
+from otelbpf.line import Line
 from otelbpf.probes import PROBES
 from otelbpf.signals.logs import Logs
 from otelbpf.signals.metrics import Metrics
+from otelbpf.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from otelbpf.kernel.attach import AttachedProbe
-    from otelbpf.line import Rows
     from otelbpf.recording import Layouts, Recorder
+    from otelbpf.source import Rows
 
 log = logging.getLogger("otelbpf.recording")
 

@@ -2,6 +2,9 @@
 
 Learnt from exec events, which carry the path; what runs longer than the agent is asked of /proc while it lives. An
 id that nobody can name any more goes by the name that the kernel gives the process.
+
+A file may have several names (hard links: all of busybox is one), and all of them its id. Once an id was seen under a
+second name, each process has the one that it was started by: its comm, which an exec sets, says which.
 """
 
 from __future__ import annotations
@@ -26,6 +29,11 @@ if TYPE_CHECKING:
 
 EXECUTABLES = 16_384
 PROCESSES = 16_384
+LINKED = 256
+"""Executables with several names."""
+LINKS = 512
+"""Names of one of them; busybox has 400."""
+COMM_BYTES = 15
 EXEC, EXIT = 1, 2
 
 
@@ -36,18 +44,36 @@ class Executables:
         self._machine = machine
         self._known: Memory[int, Facts] = Memory(EXECUTABLES)
         self._by_comm: Made[bytes, Facts] = Made(EXECUTABLES, _by_comm)
-        self._run_by: Memory[int, int] = Memory(PROCESSES)
+        self._run_by: Memory[int, tuple[int, Facts | None]] = Memory(PROCESSES)
+        self._links: Memory[int, dict[bytes, Facts]] = Memory(LINKED)
 
     def learn(self, batch: Batch) -> None:
         """Takes in the executions in a batch of the probe `process`."""
         rows = batch.rows[batch.rows["kind"] == EXEC]
-        executables = rows["head"]["executable"].tolist()
-        self._run_by.update(zip(rows["head"]["pid"].tolist(), executables, strict=True))
-        for executable, filename in dict(zip(executables, rows["filename"].tolist(), strict=True)).items():
-            path = filename.decode(errors="replace")
-            known = self._known.get(executable)
-            if executable and path and (known is None or known.get(names.PROCESS_EXECUTABLE_PATH) != path):
-                self._known[executable] = _by_path(path)
+        heads = rows["head"]
+        executions = zip(heads["executable"].tolist(), heads["pid"].tolist(), rows["filename"].tolist(), strict=True)
+        for executable, pid, filename in executions:
+            facts = self._learn(executable, filename.decode(errors="replace")) if executable and filename else None
+            self._run_by[pid] = executable, facts
+
+    def _learn(self, executable: int, path: str) -> Facts:
+        """*executable* was started by *path*."""
+        links = self._links.get(executable)
+        known = self._known.get(executable)
+        if known is not None and links is None and _path(known) != path:
+            links = self._links[executable] = {_comm(known): known}
+        if links is not None:
+            facts = links.get(_comm(made := _by_path(path)))
+            if facts is None or _path(facts) != path:
+                facts = made
+            if len(links) < LINKS:
+                links[_comm(facts)] = facts
+            self._known[executable] = facts
+        elif known is None:
+            facts = self._known[executable] = _by_path(path)
+        else:
+            facts = known
+        return facts
 
     def forget(self, batch: Batch) -> None:
         """The processes that end in a batch of the probe `process`: their ids will be given to others."""
@@ -58,11 +84,12 @@ class Executables:
     def of(self, executables: NDArray[np.uint64], pids: NDArray[np.uint32], comms: NDArray[np.bytes_]) -> Categorical:
         """What each row runs."""
         found = distinct(executables)
-        pairs = zip(executables[found.rows].tolist(), pids[found.rows].tolist(), strict=True)
+        pairs = list(zip(executables[found.rows].tolist(), pids[found.rows].tolist(), strict=True))
         known = [self._find(executable, pid) for executable, pid in pairs]
-        if None not in known:
+        linked = np.array([executable in self._links for executable, _ in pairs], bool)
+        if None not in known and not linked.any():
             return Categorical(found.codes, [facts for facts in known if facts is not None])
-        return self._with_comms(found.codes, known, comms, pids)
+        return self._one_by_one(found.codes, known, linked, comms, pids, executables)
 
     def counters(self) -> Counters:
         return self._known.counters()
@@ -79,30 +106,46 @@ class Executables:
         self._known[executable] = facts = _by_path(path)
         return facts
 
-    def _with_comms(
+    def _one_by_one(
         self,
         codes: NDArray[np.intp],
         known: Sequence[Facts | None],
+        linked: NDArray[np.bool_],
         comms: NDArray[np.bytes_],
         pids: NDArray[np.uint32],
+        executables: NDArray[np.uint64],
     ) -> Categorical:
-        """The rows whose executable is not known go by what their process was seen to start, else by comm."""
-        nameless = np.array([facts is None for facts in known])[codes]
+        """The rows whose executable is not known, or has several names, are looked at one by one."""
+        single = (np.array([facts is None for facts in known], bool) | linked)[codes]
         values: list[Facts] = [facts or Facts() for facts in known]
+        several = linked[codes]
         codes = codes.copy()
         place: dict[int, int] = {}
-        for row in np.flatnonzero(nameless).tolist():
-            facts = self._by_pid(int(pids[row])) or self._by_comm.of(comms[row])
+        for row in np.flatnonzero(single).tolist():
+            pid, comm = int(pids[row]), comms[row]
+            facts = self._linked(int(executables[row]), pid, comm) if several[row] else self._by_pid(pid)
+            facts = facts or self._by_comm.of(comm)
             if id(facts) not in place:
                 place[id(facts)] = len(values)
                 values.append(facts)
             codes[row] = place[id(facts)]
         return Categorical(codes, values)
 
+    def _linked(self, executable: int, pid: int, comm: bytes) -> Facts | None:
+        """By which of its names *pid* runs *executable*. A thread may call itself anything, so comm is not all."""
+        ran, started = self._run_by.get(pid, (0, None))
+        started = started if ran == executable else None
+        if started is not None and _comm(started) == comm:
+            return started
+        facts = self._links[executable].get(comm) or started
+        if facts is None and (path := self._machine.executable_path(executable, pid)):
+            facts = _by_path(path)
+            self._run_by[pid] = executable, facts
+        return facts
+
     def _by_pid(self, pid: int) -> Facts | None:
         """Before 6.16 a process that ends has lost its memory map, and with it the executable, when we hear of it."""
-        executable = self._run_by.get(pid)
-        return None if executable is None else self._known.get(executable)
+        return self._run_by.get(pid, (0, None))[1]
 
 
 def _by_path(path: str) -> Facts:
@@ -110,6 +153,15 @@ def _by_path(path: str) -> Facts:
     if not path.startswith("/"):
         return Facts({names.PROCESS_EXECUTABLE_NAME: name})
     return Facts({names.PROCESS_EXECUTABLE_NAME: name, names.PROCESS_EXECUTABLE_PATH: path})
+
+
+def _path(facts: Facts) -> str:
+    return str(facts.get(names.PROCESS_EXECUTABLE_PATH, facts[names.PROCESS_EXECUTABLE_NAME]))
+
+
+def _comm(facts: Facts) -> bytes:
+    """What an exec of it makes the kernel call the process."""
+    return str(facts[names.PROCESS_EXECUTABLE_NAME]).encode()[:COMM_BYTES]
 
 
 def _by_comm(comm: bytes) -> Facts:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from otelbpf.conveyor import TICK_S
 from otelbpf.kernel.allocator import Trimming
-from otelbpf.line import TICK_S
 from otelbpf.signals.sampling import EVERYTHING, STEPS_DOWN, TOTALS, Detail, Due
 
 if TYPE_CHECKING:

@@ -36,7 +36,6 @@ ARRAY_ITEM: Final = b"\x0a"
 
 _ONE_BYTE = tuple(bytes((number,)) for number in range(128))
 _DOUBLE = struct.Struct("<d")
-_FIXED64 = struct.Struct("<Q")
 
 
 def varint(number: int) -> bytes:
@@ -50,10 +49,6 @@ def varint(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
-
-
-def fixed64(number: int) -> bytes:
-    return _FIXED64.pack(number)
 
 
 def double(number: float) -> bytes:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from otelbpf.batch import Batch
+from otelbpf.conveyor import Conveyor, Timer
 from otelbpf.errors import OtelbpfError
 from otelbpf.ledger import EventLedger
-from otelbpf.line import PIECE_ROWS, Conveyor, Line, Rows, Source, Timer, event_ledger
+from otelbpf.line import PIECE_ROWS, Line
 from otelbpf.probes.probe import Probe
+from otelbpf.source import Rows, Source, event_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,7 +165,7 @@ def test_the_conveyor_stands_between_two_ticks_while_it_is_paused() -> None:
 
 
 def test_a_line_that_does_not_come_to_rest_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otelbpf.line.PAUSED_WITHIN_S", 0.01)
+    monkeypatch.setattr("otelbpf.conveyor.PAUSED_WITHIN_S", 0.01)
     ticking, goes_on, arrived = threading.Event(), threading.Event(), threading.Event()
 
     def tick() -> None:

@@ -35,6 +35,33 @@ def test_a_file_that_is_given_the_id_of_another():
     assert running(executables, {"executable": 7}) == [("new", "/a/new")]
 
 
+def test_each_process_has_the_name_by_which_it_runs_a_file_of_several():
+    executables = Executables(RecordedMachine({"executable_path": {"7 9": "/bin/cat"}}))
+    wget = {"executable": 7, "pid": 1, "filename": b"/bin/wget"}
+    sleep = {"executable": 7, "pid": 2, "filename": b"/bin/sleep"}
+    executables.learn(executed(wget, sleep))
+    child = {"executable": 7, "pid": 3, "comm": b"wget"}
+    thread = {"executable": 7, "pid": 1, "comm": b"resolver"}
+    elder = {"executable": 7, "pid": 9, "comm": b"resolver"}
+    unknown = {"executable": 7, "pid": 8, "comm": b"vi"}
+    found = running(
+        executables, {**child, "pid": 1}, {**child, "comm": b"sleep", "pid": 2}, child, thread, elder, unknown
+    )
+    wget_is, sleep_is = ("wget", "/bin/wget"), ("sleep", "/bin/sleep")
+    assert found == [wget_is, sleep_is, wget_is, wget_is, ("cat", "/bin/cat"), ("vi",)]
+
+
+def test_a_name_that_starts_another_name_of_the_same_file():
+    executables = Executables(RecordedMachine({}))
+    executables.learn(
+        executed(
+            {"executable": 7, "pid": 1, "filename": b"/bin/sh"}, {"executable": 7, "pid": 1, "filename": b"/bin/wget"}
+        )
+    )
+    found = running(executables, *({"executable": 7, "pid": 1, "comm": comm} for comm in (b"sh", b"wget")))
+    assert found == [("sh", "/bin/sh"), ("wget", "/bin/wget")]
+
+
 def test_facts_stay_the_same_object_while_nothing_changes():
     executables = Executables(RecordedMachine({}))
     batch = executed({"executable": 7, "filename": b"/a/b"})

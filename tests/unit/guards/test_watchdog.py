@@ -7,8 +7,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from otelbpf.conveyor import Conveyor, Timer
 from otelbpf.guards.watchdog import StageState, Watchdog
-from otelbpf.line import Conveyor, Timer
 from otelbpf.pulse import Pulse
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def test_a_line_that_hangs_is_given_up_and_does_not_hold_the_end() -> None:
         arrived.set()
         assert hangs.wait(10)
         clock.ahead_s = LIMIT_S
-        assert "line is stuck for 60 s, in _take_turn (otelbpf/line.py:" in dog.troubles()[0]
+        assert "line is stuck for 60 s, in _take_turn (otelbpf/conveyor.py:" in dog.troubles()[0]
         assert dog.hopeless() == ""
         clock.ahead_s = 2 * LIMIT_S
         assert dog.hopeless().startswith("line is stuck for 120 s")

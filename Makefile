@@ -7,7 +7,7 @@ SOURCES := otelbpf tests scripts hatch_build.py
 C_SOURCES := $(wildcard otelbpf/*/*.bpf.c otelbpf/*/*/*.bpf.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-test bpf test test-unit test-kernel test-e2e test-deploy test-backends test-image bench lint format docs peers wheel clean
+.PHONY: help run setup setup-test bpf test test-unit test-kernel test-e2e test-deploy test-backends test-kernels test-image bench lint format docs peers wheel clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -39,8 +39,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 bpf:            ## compile the BPF objects that are older than their sources
 	@scripts/compile_bpf.sh $(BPF_FLAGS)
 
-test: setup-test peers      ## all tests (root), but for those of test-backends and test-image
-	$(PYTEST) --ignore tests/backends --ignore tests/image $(ARGS)
+test: setup-test peers      ## all tests (root), but for those of test-backends, test-kernels and test-image
+	$(PYTEST) --ignore tests/backends --ignore tests/kernels --ignore tests/image $(ARGS)
 
 test-unit: $(VENV)/.installed-dev bpf     ## what needs neither root nor peers; under a minute
 	$(PYTEST) tests/unit tests/recorded $(ARGS)
@@ -76,6 +76,11 @@ test-deploy: setup-test peers   ## manifests and chart at a real API server, the
 test-backends: setup-test   ## the queries of docs/questions.md in a real Loki and a real Prometheus (root)
 	@scripts/peers.sh otelcol kube-apiserver etcd loki prometheus
 	$(PYTEST) tests/backends $(ARGS)
+
+test-kernels: setup-test    ## the agent on Debian's kernels 6.1 and 6.12, in virtual machines without acceleration
+	@scripts/setup.sh kernels
+	@scripts/kernels.sh
+	$(PYTEST) tests/kernels $(ARGS)
 
 test-image: setup-test      ## deploy/Dockerfile carried out by debootstrap and chroot, and run as the DaemonSet says (root)
 	@scripts/setup.sh image

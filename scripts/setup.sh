@@ -1,5 +1,5 @@
 #!/bin/bash
-# Install what this machine lacks: setup.sh run|test|image|bench. Quick and silent when nothing is missing.
+# Install what this machine lacks: setup.sh run|test|image|bench|kernels. Quick and silent when nothing is missing.
 # Debian and Ubuntu; elsewhere it says what is needed. The virtual environment is the Makefile's.
 set -euo pipefail
 missing=()
@@ -32,6 +32,11 @@ if [ "${1:-run}" != run ]; then
 fi
 if [ "${1:-run}" = image ]; then
   needs debootstrap has debootstrap
+fi
+if [ "${1:-run}" = kernels ]; then
+  needs e2fsprogs has mke2fs
+  needs fdisk has sfdisk
+  needs qemu-system-x86 has qemu-system-x86_64
 fi
 if [ "${1:-run}" = bench ]; then
   needs libbpf-tools has tcplife

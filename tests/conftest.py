@@ -14,6 +14,7 @@ MARKERS = {
     "kernel": "loads programs into the running kernel; needs root",
     "e2e": "runs the agent, or a real peer of it, as processes",
     "deploy": "asks a real API server, or runs the agent as a container would; needs root",
+    "kernels": "boots other kernels in virtual machines; takes a minute",
     "backends": "runs the queries of the documentation in real back ends; needs root",
 }
 HERE = Path(__file__).parent

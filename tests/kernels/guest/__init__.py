@@ -1,0 +1,1 @@
+"""What runs inside of a guest, with nothing but the standard library and what otelbpf depends on."""

@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OtelbpfError as error:
         code = _refuse(error, 1)
     except OSError as error:  # no descriptor left, no memory for a ring: whatever it was needed for
-        code = _refuse(CannotRun(f"the system refuses: {error.strerror or error}"), 2)
+        where = f"{error.filename}: " if error.filename else ""
+        code = _refuse(CannotRun(f"the system refuses: {where}{error.strerror or error}"), 2)
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)

@@ -238,6 +238,13 @@ def without(path: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60, env=environment)
 
 
+def test_no_proc_is_told_by_its_path() -> None:
+    done = without("/proc", "run", "--for", "1s")
+    (sentence,) = sentences(done.stderr)
+    assert "/proc/self/status" in sentence
+    assert done.returncode == CANNOT_RUN
+
+
 def test_no_btf_is_told_and_nothing_runs() -> None:
     done = without("/sys/kernel/btf", "run", "--for", "1s")
     assert any("BTF" in sentence for sentence in sentences(done.stderr))

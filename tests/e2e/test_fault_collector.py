@@ -145,13 +145,19 @@ def test_its_disk_is_full(tmp_path, protocol):
             sending.wait_for_made(sending.status().made + 500)
             behind.__enter__()
             done = sending.finish(60)
-            wait_for(lambda: len(set(numbers(behind.bodies()))) == done.made, "the collector to pass all of it on")
+
+            def found() -> dict[str, list[int]]:
+                return {
+                    signal: [number for body in behind.bodies(signal) for number in numbers_of(signal, body)]
+                    for signal in ("logs", "metrics")
+                }
+
+            wait_for(
+                lambda: all(len(set(there)) == done.made for there in found().values()),
+                "the collector to pass all of it on",
+            )
             assert any("no space left" in line for line in sending.said), sending.said
-            found = {
-                signal: [number for body in behind.bodies(signal) for number in numbers_of(signal, body)]
-                for signal in ("logs", "metrics")
-            }
-            twice = exactly.complete(done, found)
+            twice = exactly.complete(done, found())
     print(f"collector's disk full: {done.made} of each arrived, {twice} twice, answers {done.codes}")
 
 

@@ -16,7 +16,6 @@ from tests.e2e import exactly
 from tests.e2e.collector import Collector, write_at_once
 from tests.e2e.polling import wait_for
 from tests.kernel.netns import namespace
-from tests.peers.otlp import numbers
 from tests.peers.scripted import HttpPeer
 from tests.peers.sending import Plan, Sending, numbers_of
 
@@ -147,8 +146,9 @@ def test_its_disk_is_full(tmp_path, protocol):
             done = sending.finish(60)
 
             def found() -> dict[str, list[int]]:
+                """Each once: the collector repeats a request under whose answer we cut its peer off."""
                 return {
-                    signal: [number for body in behind.bodies(signal) for number in numbers_of(signal, body)]
+                    signal: list(dict.fromkeys(n for body in behind.bodies(signal) for n in numbers_of(signal, body)))
                     for signal in ("logs", "metrics")
                 }
 

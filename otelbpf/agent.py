@@ -194,6 +194,8 @@ def _stop(open_: ExitStack, agent: _Agent, hangs: str) -> Iterator[str]:
         agent.outputs.flush(deadline)
         open_.pop_all()  # what hangs would hold who closes it, too
         raise Hangs(f"{hangs or 'the line does not end'}; the agent ends without a summary, to be started again")
+    if agent.conveyor.failure is not None:
+        agent.outputs.flush(deadline)
     agent.conveyor.check()
     agent.node.finish()
     agent.outputs.flush(deadline)

@@ -23,12 +23,14 @@ from otelbpf.errors import CannotRun, ConfigError, Hangs, OtelbpfError, describe
 from otelbpf.voice import Voice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from otelbpf.config import Config
     from otelbpf.reload import Wish
 
 STDERR = 2
+OF_THE_AGENT = {"OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_SDK_DISABLED"}
+"""Variables that the SDK may read: who the agent is, and whether it speaks of itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -52,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OtelbpfError as error:
         code = _refuse(error, 1)
     except OSError as error:  # no descriptor left, no memory for a ring: whatever it was needed for
-        code = _refuse(CannotRun(f"the system refuses: {error.strerror or error}"), 2)
+        where = f"{error.filename}: " if error.filename else ""
+        code = _refuse(CannotRun(f"the system refuses: {where}{error.strerror or error}"), 2)
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
@@ -154,13 +157,24 @@ def _duration(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _load(options: argparse.Namespace) -> Config:
+def _load(options: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Config:
     from otelbpf import config
 
-    return config.load(options.config, options.overrides, os.environ)
+    return config.load(options.config, options.overrides, environ)
+
+
+def _taken_variables() -> Mapping[str, str]:
+    """The environment, for the configuration. OpenTelemetry's variables are taken out of it: its SDK, which carries what
+    the agent says of itself, would obey them as well, and does not start where one is wrong."""
+    environ = dict(os.environ)
+    for name in environ:
+        if name.startswith("OTEL_") and name not in OF_THE_AGENT:
+            del os.environ[name]
+    return environ
 
 
 def _run(options: argparse.Namespace) -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # who asks for a reload too soon must not end the agent
     from otelbpf import limits
 
     limits.refuse_too_little()  # before libraries are imported that cannot do with less
@@ -171,9 +185,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.watch and options.config is None:
         raise CannotRun("--watch needs a file to watch; give it with -c FILE")
     watched = WatchedFile(options.config) if options.watch else None
-    config = _load(options)  # after the first look at the file, so that no change is missed in between
+    environ = _taken_variables()
+    config = _load(options, environ)  # after the first look at the file, so that no change is missed in between
     ending = threading.Event()
-    wish = Wish(no_file if options.config is None else partial(_load, options), watched)
+    wish = Wish(no_file if options.config is None else partial(_load, options, environ), watched)
     _end_on_signals(ending)
     _reload_on_hangup(ending, wish)
     with _speaking() as voice:
@@ -211,6 +226,7 @@ def _reload_on_hangup(ending: threading.Event, wish: Wish) -> None:
             wish.ask()
 
     signal.signal(signal.SIGHUP, hang_up)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 def _has_terminal() -> bool:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from otelbpf.errors import OtelbpfError
+from otelbpf.errors import OtelbpfError, described
 from otelbpf.pulse import Pulse
 
 if TYPE_CHECKING:
@@ -106,9 +106,11 @@ class Conveyor:
             self._turn.release()
 
     def check(self) -> None:
-        """Raises what ended the thread, if it did not end by `stop`."""
-        if self.failure is not None:
+        """Raises OtelbpfError with what ended the thread, if it did not end by `stop`."""
+        if isinstance(self.failure, OtelbpfError):
             raise self.failure
+        if self.failure is not None:
+            raise OtelbpfError(f"the line ended by a mistake of otelbpf: {described(self.failure)}; please report it")
 
     def _run(self) -> None:
         try:

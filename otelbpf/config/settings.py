@@ -64,7 +64,7 @@ class TcpConnection(Settings, frozen=True, kw_only=True):
     ring_size: Annotated[
         RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
     ] = 2 * MIB
-    throttle: Throttling = Throttle(rate=80_000, burst=8000)
+    throttle: Throttling = Throttle(rate=80_000, burst=40_000)
     max_tracked: Annotated[
         int,
         says(
@@ -78,7 +78,7 @@ class DnsLookup(Settings, frozen=True, kw_only=True):
     ring_size: Annotated[
         RingSize, says("Room for events on their way from the kernel, rounded up to a power of two.")
     ] = 4 * MIB
-    throttle: Throttling = Throttle(rate=120_000, burst=12_000)
+    throttle: Throttling = Throttle(rate=120_000, burst=60_000)
     ports: Annotated[
         tuple[Port, ...], says("Ports on which DNS is spoken, over UDP and TCP.", min_length=1, max_length=16)
     ] = (53,)

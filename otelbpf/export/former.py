@@ -60,11 +60,13 @@ class Former:
         return dict(self._components)
 
     def _end(self, member: Exporter, deadline: float) -> None:
-        member.flush(deadline)
-        with self._lock:
-            del self._ending[member.name]
-            for signal, account in member.ledger().items():
-                self._ended[member.name, signal] = together(self._ended.get((member.name, signal)), account)
+        try:
+            member.flush(deadline)
+        finally:  # whatever it was, its account stays
+            with self._lock:
+                del self._ending[member.name]
+                for signal, account in member.ledger().items():
+                    self._ended[member.name, signal] = together(self._ended.get((member.name, signal)), account)
 
 
 def together(former: SignalLedger | None, present: SignalLedger) -> SignalLedger:

@@ -47,7 +47,7 @@ def figure(title: str, truth: dns.DnsTruth, events: Row, used_s: float, kinds: d
     right = sum(min(count, caused[name]) for name, count in arrived.items())
     processed = events.terms["processed"] / 2  # both ends of each
     measured = (
-        f"{used_s / processed * 1e6:.1f} s per million lookups, {events.terms['lost']} lost; right code on the right name: "
+        f"{used_s / processed * 1e6:.1f} s per million lookups, {events.terms['lost']} lost, {events.terms['throttled']} throttled; right code on the right name: "
         f"{right} of {COUNT}"
     )
     reasons = ", ".join(f"{reason} {count}" for reason, count in events.reasons.items())

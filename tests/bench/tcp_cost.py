@@ -36,7 +36,8 @@ def cost(title: str, goal: str, plan: tcp.Plan, *, logs: bool) -> Figure:
     row = agent.summary.events["tcp_connection"]
     processed = row.terms["processed"] / 2 / 1e6
     measured = f"{after / processed:.1f} s per million, {row.terms['lost']} of {row.terms['seen']} events lost"
-    reasons = ", ".join(f"{reason} {count}" for reason, count in row.reasons.items())
+    reasons = ", ".join(f"{reason} {count}" for reason, count in row.reasons.items() if count)
+    reasons += f", throttled {row.terms['throttled']}" * bool(row.terms["throttled"])
     note = f"{truth.rate:.0f} connections/s offered; CPU {during:.2f} s while the load ran, {after:.2f} s in all; {reasons}"
     return Figure(title, measured, goal, note)
 

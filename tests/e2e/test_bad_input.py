@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.agent import ROOT, Agent, otelbpf
 from tests.e2e.collector import Collector, free_ports
+from tests.e2e.polling import wait_for
 from tests.load import tcp
 
 if TYPE_CHECKING:
@@ -113,6 +114,30 @@ def test_a_limit_below_what_it_needs_is_one_sentence(limit: str, said: str, comm
     assert "ulimit" in sentence
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_BLRP_MAX_QUEUE_SIZE", "-1"),
+        ("OTEL_ATTRIBUTE_COUNT_LIMIT", "many"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "none"),
+        ("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "none"),
+        ("OTEL_PYTHON_CONTEXT", "none"),
+        ("OTEL_PYTHON_METER_PROVIDER", "none"),
+    ],
+)
+def test_a_variable_of_the_sdk_cannot_stop_what_the_agent_says_of_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with Collector(tmp_path) as collector:
+        with Agent(tmp_path, {"exporters": collector.exporters("grpc")}) as agent:
+            assert agent.stop() == 0
+        events = {"otelbpf.agent.started", "otelbpf.agent.stopped"}
+        wait_for(lambda: {record.event_name for record in collector.own_records()} >= events, "the agent's own events")
+    assert "mistake" not in agent.text
+    assert "Traceback" not in agent.text
+
+
 def test_a_soft_limit_is_raised_to_what_it_needs() -> None:
     done = shell(f"ulimit -Sn 64; exec {sys.executable} -m otelbpf run --for 1s --set exporters.console={{}}")
     sentences(done.stderr)
@@ -211,6 +236,13 @@ def without(path: str, *words: str) -> subprocess.CompletedProcess[str]:
     command = ["unshare", "--mount", "sh", "-c", script, path, sys.executable, "-m", "otelbpf", *words]
     environment = {**os.environ, **OTHER}
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60, env=environment)
+
+
+def test_no_proc_is_told_by_its_path() -> None:
+    done = without("/proc", "run", "--for", "1s")
+    (sentence,) = sentences(done.stderr)
+    assert "/proc/self/status" in sentence
+    assert done.returncode == CANNOT_RUN
 
 
 def test_no_btf_is_told_and_nothing_runs() -> None:

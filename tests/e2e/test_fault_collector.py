@@ -16,7 +16,6 @@ from tests.e2e import exactly
 from tests.e2e.collector import Collector, write_at_once
 from tests.e2e.polling import wait_for
 from tests.kernel.netns import namespace
-from tests.peers.otlp import numbers
 from tests.peers.scripted import HttpPeer
 from tests.peers.sending import Plan, Sending, numbers_of
 
@@ -145,13 +144,20 @@ def test_its_disk_is_full(tmp_path, protocol):
             sending.wait_for_made(sending.status().made + 500)
             behind.__enter__()
             done = sending.finish(60)
-            wait_for(lambda: len(set(numbers(behind.bodies()))) == done.made, "the collector to pass all of it on")
+
+            def found() -> dict[str, list[int]]:
+                """Each once: the collector repeats a request under whose answer we cut its peer off."""
+                return {
+                    signal: list(dict.fromkeys(n for body in behind.bodies(signal) for n in numbers_of(signal, body)))
+                    for signal in ("logs", "metrics")
+                }
+
+            wait_for(
+                lambda: all(len(set(there)) == done.made for there in found().values()),
+                "the collector to pass all of it on",
+            )
             assert any("no space left" in line for line in sending.said), sending.said
-            found = {
-                signal: [number for body in behind.bodies(signal) for number in numbers_of(signal, body)]
-                for signal in ("logs", "metrics")
-            }
-            twice = exactly.complete(done, found)
+            twice = exactly.complete(done, found())
     print(f"collector's disk full: {done.made} of each arrived, {twice} twice, answers {done.codes}")
 
 

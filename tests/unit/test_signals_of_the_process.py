@@ -50,6 +50,8 @@ while time.monotonic() < until and not wish.is_due() and not ending.is_set():
     time.sleep(0.01)
 os._exit(7 if ending.is_set() else 8 if time.monotonic() < until else 9)
 """
+EARLY = "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP}); os.kill(os.getpid(), signal.SIGHUP)"
+"""As `run` does from its first moment on: what is asked for while it starts is done once it can be."""
 ENDED, RELOADED = 7, 8
 
 
@@ -83,6 +85,7 @@ def hung_up(*, terminal: bool, closed: bool, before: str = "") -> int:
         (False, False, "", RELOADED),
         (True, False, "signal.signal(signal.SIGHUP, signal.SIG_IGN)", RELOADED),
         (True, True, "signal.signal(signal.SIGHUP, signal.SIG_IGN)", RELOADED),
+        (False, False, EARLY, RELOADED),
     ],
 )
 def test_sighup_reloads_unless_the_terminal_is_gone(terminal, closed, before, outcome):

@@ -29,7 +29,7 @@ from otelbpf.filters import kernel_filters
 from otelbpf.guards import memory
 from otelbpf.guards.guard import guards
 from otelbpf.health import Health
-from otelbpf.kernel import capabilities
+from otelbpf.kernel import capabilities, features
 from otelbpf.kernel.allocator import Trimming, give_memory_back
 from otelbpf.kernel.attach import attach_all
 from otelbpf.kernel.drain import Drain
@@ -134,6 +134,7 @@ def _start(open_: ExitStack, config: Config, record: Path | None, wish: Wish | N
 
     filters = kernel_filters(config, machine)
     tried = open_.enter_context(attach_all(stages.enabled(config), config, before_attach=filters))
+    _refuse_old_kernel(tried)
     yield from (sentence for probe in tried for sentence in _shortcomings(probe))
     probes = _usable(tried)
 
@@ -221,9 +222,20 @@ def _shortcomings(probe: AttachedProbe) -> Iterator[str]:
         yield f"otelbpf: probe {probe.probe.name} does not see {detail}; `otelbpf check` says why"
 
 
+def _refuse_old_kernel(tried: Sequence[AttachedProbe]) -> None:
+    """In place of what the verifier says of each program. Asked when nothing works alone: it takes milliseconds."""
+    if not _any_watches(tried) and features.too_old():
+        raise CannotRun(features.too_old())
+
+
+def _any_watches(tried: Sequence[AttachedProbe]) -> bool:
+    """Whether anything was attached that gives events; others only teach."""
+    return any(probe.way and probe.probe.events for probe in tried)
+
+
 def _usable(tried: Sequence[AttachedProbe]) -> list[AttachedProbe]:
     """The probes that this kernel accepted. What it refused costs that probe only."""
-    if not any(probe.way and probe.probe.events for probe in tried):
+    if not _any_watches(tried):
         raise CannotRun(
             "no probe could be attached, so there is nothing to watch; `otelbpf check` says what is missing"
         )

@@ -94,9 +94,11 @@ def report(config: Config) -> Report:
 
 def _machine_rows() -> Iterator[Row]:
     yield _needed_capabilities() or _wanted_capabilities()
-    yield _library()
+    library = _library()
+    yield library
     if features.btf():
         yield Row("BTF", "ok", str(features.VMLINUX_BTF), vital=True)
+        yield from [] if library.state == "failed" else _kernel_rows()
     else:
         yield Row(
             "BTF",
@@ -131,6 +133,13 @@ def _library() -> Row:
     except CannotRun as error:
         return Row("libbpf", "failed", str(error), "on Debian: apt-get install libbpf1", vital=True)
     return Row("libbpf", "ok", LIBRARY, vital=True)
+
+
+def _kernel_rows() -> Iterator[Row]:
+    """Only where nothing can help: what else a kernel can do is found out by the probes."""
+    too_old = features.too_old()
+    if too_old:
+        yield Row("kernel", "failed", too_old, f"use Linux {features.WORKS_FROM} or later", vital=True)
 
 
 def _cgroup2() -> Row:

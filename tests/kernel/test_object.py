@@ -226,6 +226,7 @@ def test_the_arguments_of_a_tracepoint_are_known():
     assert features.tracepoint_arguments("sys_enter") == 2
     assert features.tracepoint_arguments("inet_sock_set_state") == 3
     assert features.tracepoint_arguments("otelbpf_no_such") is None
+    assert not features.too_old()
 
 
 def test_a_program_knows_our_pid_in_the_initial_namespace():

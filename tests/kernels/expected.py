@@ -75,6 +75,12 @@ class Records:
         self._main = Owner(truth["pid"], PYTHON)
 
     def all(self) -> Iterator[expect.Expected]:
+        """Of a process that has executed nothing only its name is known when it ends before anybody could look at it."""
+        for record in self._whole():
+            gone = record.owner.executable == PYTHON
+            yield record.but(optional=("process.executable.path",)) if gone else record
+
+    def _whole(self) -> Iterator[expect.Expected]:
         for name in ("plain", "prefork", "ipv6", "reset"):
             yield from self._connection(self._truth[name])
         yield from self._refused(self._truth["refused"])
@@ -146,11 +152,6 @@ class Records:
                 if child is None:
                     continue
                 owner = Owner(child["pid"], PYTHON)
-                yield self._gone(owner, self._main)
+                yield expect.exited(owner, self._main, 0)
                 if "worker" in child:
-                    yield self._gone(Owner(child["worker"]["pid"], PYTHON), owner)
-
-    @staticmethod
-    def _gone(owner: Owner, parent: Owner) -> expect.Expected:
-        """Of one that has ended before anybody could look at it, and that has executed nothing, only the name is known."""
-        return expect.exited(owner, parent, 0).but(optional=("process.executable.path",))
+                    yield expect.exited(Owner(child["worker"]["pid"], PYTHON), owner, 0)

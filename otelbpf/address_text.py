@@ -44,11 +44,11 @@ def words(addresses: NDArray[np.void], *, bracketed: bool = False) -> Words:
         return Words(cells.view(f"V{_CELL}").ravel(), lengths)
     wide = np.zeros((len(raw), _LONG_CELL), np.uint8)
     wide[:, :_CELL] = cells.view(np.uint8).reshape(-1, _CELL)
-    for row in long.tolist():
-        text = socket.inet_ntop(socket.AF_INET6, raw[row].tobytes()).encode()
-        text = b"[%b]" % text if bracketed else text
-        wide[row, : len(text)] = np.frombuffer(text, np.uint8)
-        lengths[row] = len(text)
+    once, which = np.unique(raw[long].view(f"S{BYTES}").ravel(), return_inverse=True)
+    texts = [socket.inet_ntop(socket.AF_INET6, address.ljust(BYTES, b"\0")) for address in once.tolist()]
+    cells_of_long = np.array([f"[{text}]" if bracketed else text for text in texts], f"S{_LONG_CELL}")
+    wide[long] = cells_of_long.view(np.uint8).reshape(-1, _LONG_CELL)[which]
+    lengths[long] = np.char.str_len(cells_of_long)[which]
     return Words(wide.view(f"V{_LONG_CELL}").ravel(), lengths)
 
 

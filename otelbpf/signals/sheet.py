@@ -122,8 +122,9 @@ class Layout:
         for name, part in columns.blocks.items():
             span = self._spans[name]
             lengths = part.words.lengths[rows if part.codes is None else part.codes[rows]]
-            places = np.arange(span.stop - span.start, dtype=np.int32)
-            np.less(places, lengths.astype(np.int32)[:, None], out=kept[:, span])
+            width = span.stop - span.start
+            kind = np.uint16 if width < 1 << 16 else np.uint32  # the narrower, the more at a time
+            np.less(np.arange(width, dtype=kind), lengths.astype(kind)[:, None], out=kept[:, span])
         for name, known in columns.known.items():
             kept[:, self._spans[name]] = known[rows, None]
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from otelbpf.signals.metrics import Metrics
     from otelbpf.source import Rows, Source
 
-PIECE_ROWS = 2048
+PIECE_ROWS = 8192
 """Rows that are enriched and counted at a time: what is done once a piece is shared by so many."""
-RECORD_ROWS = 1024
+RECORD_ROWS = 2048
 """Rows that become records at a time: after a stall a tick may bring a hundred times as many, and each takes some 4 kB
 on the way."""
 

@@ -22,7 +22,7 @@ CPU = "max"
 MACHINE = ("-machine", "q35", "-accel", "tcg,thread=single", "-cpu", CPU, "-smp", "1", "-m", MEMORY)
 ALONE = ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
 KERNEL_WORDS = "console=ttyS0 quiet panic=-1 root=PARTUUID=07e1b9f0-01 rootwait ro clearcpuid=cx16"
-"""Linux 6.12 died in kmalloc after a CMPXCHG16B as qemu 7.2 has it, with what should be elsewhere in its flags."""
+"""Without it Linux 6.12 died in kmalloc here once, it seems by what qemu 7.2 leaves in the flags after a CMPXCHG16B."""
 
 
 class GuestFailed(Exception):  # noqa: N818 - reads as a sentence where it is raised

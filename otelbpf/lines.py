@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 
 _NARROWEST, _STEP = 8, 64
+_CONTROLS = bytes((*range(1, 32), 127))
+_PRINTABLE = bytes.maketrans(_CONTROLS, b"?" * len(_CONTROLS))
 
 
 class Words(NamedTuple):
@@ -72,8 +74,9 @@ def words(texts: Sequence[str]) -> Words:
 
 
 def encoded_words(texts: Sequence[bytes]) -> Words:
-    """The *texts*, which are in UTF-8."""
-    cells = cells_of(texts)
+    """The *texts*, which are in UTF-8. What would break a line, or move the cursor of who reads it, becomes a `?`: a
+    process may be named so."""
+    cells = cells_of([text.translate(_PRINTABLE) for text in texts])
     counts = cells.view(np.uint8).reshape(len(texts), cells.dtype.itemsize) != 0
     return Words(cells, counts.sum(axis=1, dtype=np.intp))
 

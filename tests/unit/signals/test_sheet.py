@@ -13,7 +13,7 @@ from otelbpf.signals.attributes import blocks_of
 from otelbpf.signals.rows import Hole
 from otelbpf.signals.sheet import Columns, Layout, Section
 
-TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=90)
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=90)
 
 
 @st.composite

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tests.deploy.objects import DEPLOY, ROOT
 from tests.deploy.test_image import copy
-from tests.e2e.collector import peers
+from tests.peers.program import peers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

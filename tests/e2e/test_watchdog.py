@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -114,25 +113,3 @@ def test_an_end_while_the_disk_never_answers_takes_the_time_that_it_may(tmp_path
             run_programs(20)
             assert agent.stop() == 0  # its helper waits for 20 s
         assert agent.summary.records["otlp_grpc", "logs"].balanced
-
-
-def test_an_agent_whose_line_hangs_for_good_ends_with_a_sentence(tmp_path: Path, port: int) -> None:
-    """So that whoever started it starts it again."""
-    recording = tmp_path / "recording"
-    os.mkfifo(recording)
-    reading = os.open(recording, os.O_RDONLY | os.O_NONBLOCK)  # and never reads
-    try:
-        with Agent(tmp_path, settings(port, {"console": {}}), "--record", str(recording)) as agent:
-            until = time.monotonic() + 60
-            while agent.process.poll() is None and time.monotonic() < until:
-                run_programs(50)
-            code = agent.process.poll()
-            agent.stop()
-    finally:
-        os.close(reading)
-    assert code == 1
-    last = agent.lines[-1]
-    assert last.startswith("otelbpf: line is stuck for ")
-    assert "(otelbpf/recording.py:" in last
-    assert last.endswith("; the agent ends without a summary, to be started again")
-    assert "Traceback" not in agent.text

@@ -54,6 +54,8 @@ class ProbeReport:
     ways: dict[str, str | None]
     lost: list[str]
     refused: dict[str, str]
+    instead: str
+    """What it sees less of, by what it does in the place of something refused."""
     memory_bytes: int
     ring_bytes: int
     attach_ms: float
@@ -209,7 +211,7 @@ def _probe_report(probe: Probe, config: Config) -> ProbeReport:
         with attach(probe, config) as attached:
             return _of_attached(attached, _other_ways(probe, config, attached))
     except CannotRun as error:
-        return ProbeReport(probe.name, "failed", None, {}, [], {"object": str(error)}, 0, 0, 0.0)
+        return ProbeReport(probe.name, "failed", None, {}, [], {"object": str(error)}, "", 0, 0, 0.0)
 
 
 def _other_ways(probe: Probe, config: Config, attached: AttachedProbe) -> dict[str, str | None]:
@@ -231,10 +233,16 @@ def _of_attached(attached: AttachedProbe, others: dict[str, str | None]) -> Prob
         ways=others,
         lost=list(attached.lost),
         refused={refusal.what: refusal.reason for refusal in attached.refused if not refusal.what.startswith("way ")},
+        instead=_instead(attached),
         memory_bytes=attached.object.memory_bytes() if attached.object else 0,
         ring_bytes=attached.object.map("events").max_entries if attached.object else 0,
         attach_ms=round(attached.seconds * 1000, 1),
     )
+
+
+def _instead(attached: AttachedProbe) -> str:
+    walk = attached.walk
+    return f"{walk.program} in its place: not seen is {walk.misses}" if walk and walk.misses else ""
 
 
 def _memory_row(probes: list[ProbeReport]) -> Row:
@@ -288,6 +296,8 @@ def _probe_details(probe: ProbeReport) -> Iterator[str]:
         yield f"way {name}: {reason or 'would do; the first that does is used'}"
     for what, reason in probe.refused.items():
         yield f"{what}: {reason}"
+    if probe.instead:
+        yield probe.instead
     for detail in probe.lost:
         yield f"not seen: {detail}"
 

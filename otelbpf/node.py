@@ -174,7 +174,7 @@ class Node:
 
     def _alive(self) -> Iterator[Rows]:
         for source, probe in zip(self._line.sources, self._probes, strict=True):
-            if not probe.probe.snapshot:
+            if not probe.probe.snapshots:
                 continue
             try:
                 rows = np.frombuffer(probe.snapshot(), probe.struct)

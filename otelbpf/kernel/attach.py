@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     import numpy as np
 
     from otelbpf.kernel.ring import Ring
-    from otelbpf.probes.probe import Probe, Way
+    from otelbpf.probes.probe import Probe, Walk, Way
 
 _RING = "events"
 _THROTTLED = "throttled_now"
 _LOST_WITHOUT = {
     "adopt": "what existed before the agent started",
-    "snapshot": "what is alive, until it ends",
     "sweep": "what has timed out",
 }
+_LOST_WITHOUT_WALK = "what is alive, until it ends"
 
 
 class Refusal(NamedTuple):
@@ -53,6 +53,8 @@ class AttachedProbe:
 
     probe: Probe
     way: Way | None = None
+    walk: Walk | None = None
+    """The one of the probe's that gives a snapshot."""
     refused: list[Refusal] = field(default_factory=list)
     """Ways and programs that were tried in vain, in order."""
     lost: list[str] = field(default_factory=list)
@@ -96,7 +98,7 @@ class AttachedProbe:
         """Rows of `struct`, one for each thing that is alive; empty when the probe has no such program."""
         if self.throttle is not None:
             self.throttle.before_snapshot()
-        return self._iterate(self.probe.snapshot, self.probe.snapshot_map)
+        return b"" if self.walk is None else self._iterate(self.walk.program, self.walk.over)
 
     def sweep(self) -> None:
         """Runs the `sweep` program: what has timed out becomes events. And forgets what the throttle need not know."""
@@ -231,7 +233,9 @@ def _open_way(
     optional = _optional(attached.probe, way)
     absent: set[str] = set()
     while True:
-        chosen = [name for name in (*way.programs, *optional) if name not in absent]
+        walk = next((walk for walk in attached.probe.snapshots if walk.program not in absent), None)
+        walking = {walk.program} if walk else set()
+        chosen = [name for name in (*way.programs, *optional, *walking) if name not in absent]
         opened = Object(programs=chosen, **settings)
         try:
             with ExitStack() as undo:
@@ -240,14 +244,17 @@ def _open_way(
                 _attach_programs(attached, way, opened, absent)
                 undo.pop_all()
         except Unsupported as refusal:
-            dispensable = refusal.what in optional and refusal.what not in absent
+            dispensable = refusal.what in {*optional, *walking} - absent
             if not dispensable:
                 attached.refused.append(Refusal(f"way {way.name}", str(refusal)))
                 return None
             attached.refused.append(Refusal(refusal.what, refusal.reason))
             absent.add(refusal.what)
         else:
+            attached.walk = walk
             attached.lost = [optional[name] for name in optional if name in absent]
+            if attached.probe.snapshots and walk is None:
+                attached.lost.append(_LOST_WITHOUT_WALK)
             return opened
 
 

@@ -13,6 +13,8 @@ _PROGRAM = re.compile(r"prog '([^']+)': (?:failed|BPF program load failed|-- BEG
 _LOG = re.compile(r"-- BEGIN PROG LOAD LOG --\n(.*?)-- END PROG LOAD LOG --", re.DOTALL)
 _PREFIX = re.compile(r"^libbpf: (?:prog '[^']+': )?")
 _NO_BTF = ("failed to find valid kernel BTF", "Error loading vmlinux BTF", "kernel BTF is missing")
+_NOTHING_VERIFIED = "processed 0 insns"
+"""What the verifier says when the kernel refuses a kind of program without a look at it."""
 _NOT_THERE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'|failed to determine tracepoint '([^']+)'")
 
 
@@ -28,7 +30,7 @@ def refusal(what: str, error: int, messages: list[str]) -> Unsupported:
     absent = capabilities.missing() if error == errno.EPERM else []
     if absent:
         return Unsupported(refused, capabilities.sentence(absent))
-    if log.strip():
+    if log.strip() and not (error == errno.EPERM and _NOTHING_VERIFIED in log):
         return VerifierError(refused, log)
     return Unsupported(refused, _reason(error, said, messages))
 
@@ -41,6 +43,6 @@ def _reason(error: int, said: str, messages: list[str]) -> str:
         return f"this kernel has no {(not_there[1] or not_there[2]).removeprefix('btf_trace_')}"
     text = os.strerror(error)
     if error == errno.EPERM:
-        return f"{text}, although the capabilities are there: kernel lockdown, seccomp or a security module forbids it"
+        return f"{text}, although the capabilities are there: this kernel, its lockdown, seccomp or a security module forbids it"
     first = next((_PREFIX.sub("", message).strip() for message in messages if message.strip()), "")
     return f"{text} ({first})" if first else text

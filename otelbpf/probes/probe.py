@@ -169,6 +169,17 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
+class Walk:
+    """An iterator program that gives all that is alive."""
+
+    program: str
+    over: str | None = None
+    """The map whose elements it is shown, where its kind needs one."""
+    misses: str = ""
+    """What it does not see, and a walk before it does."""
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """Everything the agent needs to know about one source of events; `NAME.bpf.c` is its other half."""
 
@@ -187,9 +198,8 @@ class Probe:
     """For a probe with a throttle."""
     adopt: str | None = None
     """An iterator program run once after attaching (what exists already)."""
-    snapshot: str | None = None
-    """An iterator program run each metrics interval; its output is an array of the same struct."""
-    snapshot_map: str | None = None
+    snapshots: tuple[Walk, ...] = ()
+    """Run each metrics interval: the first that the kernel accepts; its output is an array of the same struct."""
     sweep: str | None = None
     """A `syscall` program run each second (what has timed out)."""
     cost: str = ""

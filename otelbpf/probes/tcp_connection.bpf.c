@@ -303,20 +303,15 @@ int tcp_adopt(struct bpf_iter__task_file *context)
 	return 0;
 }
 
-/* All connections that live, in every network namespace. Nothing may be marked here: when its buffer is full the
- * kernel calls again for the same element, and a close on another CPU may come between. */
-SEC("iter/bpf_sk_storage_map")
-int tcp_snapshot(struct bpf_iter__bpf_sk_storage_map *context)
+/* One that lives. Nothing may be marked here: when its buffer is full the kernel calls again for the same element, and a
+ * close on another CPU may come between. */
+static __always_inline int tell_living(struct seq_file *seq, struct sock *sk, const struct connection *connection)
 {
-	struct connection *connection = context->value;
 	struct tcp_connection event = {};
-	struct sock *sk = context->sk;
 	struct tcp_sock *tcp;
 	__u8 state;
 
-	if (!sk)
-		snapshot_until_ns = bpf_ktime_get_boot_ns() + CLOCK_SKEW_NS;
-	if (!sk || !connection || connection->summed || (!connection->start_ns && !connection->adopted))
+	if (!connection || connection->summed || (!connection->start_ns && !connection->adopted))
 		return 0;
 	state = sk->__sk_common.skc_state;
 	tcp = bpf_skc_to_tcp_sock(sk);
@@ -325,8 +320,44 @@ int tcp_snapshot(struct bpf_iter__bpf_sk_storage_map *context)
 	if (unwanted(sk, tcp, &connection->owner))
 		return 0;
 	fill(&event, sk, tcp, connection, KIND_SNAPSHOT, bpf_ktime_get_boot_ns());
-	bpf_seq_write(context->meta->seq, &event, sizeof(event));
+	bpf_seq_write(seq, &event, sizeof(event));
 	return 0;
+}
+
+static __always_inline int snapshot_is_through(void)
+{
+	snapshot_until_ns = bpf_ktime_get_boot_ns() + CLOCK_SKEW_NS;
+	return 0;
+}
+
+/* All connections that live, in every network namespace. */
+SEC("iter/bpf_sk_storage_map")
+int tcp_snapshot(struct bpf_iter__bpf_sk_storage_map *context)
+{
+	struct sock *sk = context->sk;
+
+	if (!sk)
+		return snapshot_is_through();
+	return tell_living(context->meta->seq, sk, context->value);
+}
+
+/* The same where a kernel forbids iterators that could write to what they are shown: by the files that processes have
+ * open, so once for each of them. What nobody has open is passed over: connections that wait to be accepted, or whose
+ * last bytes leave after close(). */
+SEC("iter/task_file")
+int tcp_snapshot_of_files(struct bpf_iter__task_file *context)
+{
+	struct file *file = context->file;
+	struct socket *socket;
+	struct sock *sk;
+
+	if (!context->task || !file)
+		return snapshot_is_through();
+	socket = bpf_sock_from_file(file);
+	sk = socket ? socket->sk : NULL;
+	if (!sk || !is_tcp(sk))
+		return 0;
+	return tell_living(context->meta->seq, sk, bpf_sk_storage_get(&connections, sk, NULL, 0));
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -22,6 +22,7 @@ from otelbpf.probes.probe import (
     Number,
     Probe,
     Totals,
+    Walk,
     Way,
 )
 from otelbpf.probes.tcp_accounting import CLOSED, FAILED, Accounting
@@ -321,7 +322,12 @@ PROBE = Probe(
     metrics=_METRICS,
     totals=Totals(_with_totals, _TOTALS),
     adopt="tcp_adopt",
-    snapshot="tcp_snapshot",
-    snapshot_map="connections",
+    snapshots=(
+        Walk("tcp_snapshot", over="connections"),
+        Walk(
+            "tcp_snapshot_of_files",
+            misses="what is alive and not open in any process (not accepted yet, closed with bytes to send), until it ends",
+        ),
+    ),
     tables=lambda prepare: {"tracked": prepare.accounting.fill},
 )

@@ -17,7 +17,7 @@ import pytest
 
 from otelbpf.kernel.features import cgroup2_mount
 from tests.e2e.agent import ROOT, STOP_LIMIT_S, Agent
-from tests.e2e.collector import Collector, free_ports, latest
+from tests.e2e.collector import Collector, Protocol, free_ports, latest
 from tests.e2e.netns import Namespaces
 from tests.e2e.polling import wait_for
 from tests.e2e.reloading import REFUSED, RELOADED, answer, answers, ask, reload, write
@@ -399,9 +399,10 @@ def test_a_second_signal_to_end_is_obeyed_at_once_after_a_reload_too(tmp_path: P
     exporter = {"endpoint": f"http://127.0.0.1:{free_ports(1)[0]}"}
     settings = seeing_processes({"otlp_grpc": exporter}, shutdown_timeout="60s")
     with Agent(tmp_path, settings) as agent:
+        run(5)  # so that there is something to send, and the end takes its time
         reload(agent, tmp_path, settings | {"logs": {"process": "failed"}})
         agent.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: agent.process.send_signal(signal.SIGTERM) or agent.process.poll(), "the end", 30)
+        wait_for(lambda: agent.process.send_signal(signal.SIGTERM) or agent.process.poll() is not None, "the end", 30)
         assert agent.process.returncode == 128 + signal.SIGTERM
 
 
@@ -442,10 +443,19 @@ def test_many_reloads_leave_nothing_behind(tmp_path: Path, collector: Collector)
     def settings(number: int) -> dict[str, Any]:
         name = f"otlp_{('http', 'grpc')[number % 2]}"
         kept = (http, grpc)[number % 2][name] | {"headers": {"x-number": str(number)}}
-        return {"probes": ONLY_PROCESSES, "exporters": {f"{name}/{number % 2}": kept}, "telemetry": {"interval": "1s"}}
+        exporter, often = {f"{name}/{number % 2}": kept}, {"interval": "1s"}
+        return {"probes": ONLY_PROCESSES, "exporters": exporter, "telemetry": often, "metrics": often}
+
+    def deliver(protocol: Protocol) -> None:
+        pids = run(1)
+        wait_for(lambda: pids <= set(executed(collector.records(protocol))), f"records over {protocol}")
+        wait_for(lambda: collector.points(protocol), f"points over {protocol}")
 
     with Agent(tmp_path, settings(0)) as agent:
-        for number in range(1, 11):
+        deliver("http")
+        reload(agent, tmp_path, settings(1))
+        deliver("grpc")
+        for number in range(2, 11):
             reload(agent, tmp_path, settings(number))
         before = held(agent)
         for number in range(11, 31):

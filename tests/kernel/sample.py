@@ -13,7 +13,11 @@ INCLUDE = SOURCE.parents[2] / "otelbpf" / "probes" / "include"
 
 def compile_sample(directory: Path, payload: int = 64) -> Path:
     """Compiles it into *directory*; records have *payload* bytes more than their 97 of other members."""
-    made = directory / f"sample{payload}.bpf.o"
+    return compile_program(SOURCE, directory / f"sample{payload}.bpf.o", f"-DPAYLOAD={payload}")
+
+
+def compile_program(source: Path, made: Path, *more: str) -> Path:
+    """Compiles any BPF source as the project's own are."""
     architecture = {"x86_64": "x86", "aarch64": "arm64"}[platform.machine()]
     headers = f"/usr/include/{platform.machine()}-linux-gnu"
     flags = [
@@ -24,7 +28,7 @@ def compile_sample(directory: Path, payload: int = 64) -> Path:
         "-target",
         "bpf",
         f"-D__TARGET_ARCH_{architecture}",
-        f"-DPAYLOAD={payload}",
+        *more,
     ]
     command = [
         os.environ.get("CLANG", "clang"),
@@ -32,7 +36,7 @@ def compile_sample(directory: Path, payload: int = 64) -> Path:
         f"-I{INCLUDE}",
         f"-I{headers}",
         "-c",
-        str(SOURCE),
+        str(source),
         "-o",
         str(made),
     ]

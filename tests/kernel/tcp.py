@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ from tests.kernel.feed import Feed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from otelbpf.probes.probe import Walk
 
 CLOSED, FAILED, SNAPSHOT = 1, 2, 3
 CLIENT, SERVER = 1, 2
@@ -62,11 +64,12 @@ class Watch(Feed):
 
 
 @contextmanager
-def watching(*, adopt: bool = False, **chosen: Any) -> Iterator[Watch]:
-    """The probe under default settings, but for *chosen* filters."""
+def watching(*, adopt: bool = False, walk: Walk | None = None, **chosen: Any) -> Iterator[Watch]:
+    """The probe under default settings, but for *chosen* filters, and with no other *walk* than that one."""
+    probe = PROBE if walk is None else replace(PROBE, snapshots=(walk,))
     config = configuration(**chosen)
     knobs = {"self_pid": os.getpid() if config.filters.exclude_self else 0}
-    with attach(PROBE, config, knobs=knobs, before_attach=lambda loaded: filters.fill(loaded, config)) as attached:
+    with attach(probe, config, knobs=knobs, before_attach=lambda loaded: filters.fill(loaded, config)) as attached:
         assert attached.state == "attached", [str(refusal) for refusal in attached.refused]
         if adopt:
             attached.adopt()

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from otelbpf.errors import CannotRun
+from otelbpf.kernel import features
 from otelbpf.kernel.attach import attach, attach_all, examine
-from otelbpf.probes.probe import Probe, Way
+from otelbpf.probes.probe import Probe, Walk, Way
 from tests.kernel.sample import open_files
+from tests.kernel.walks import skip_without_walks_of_maps
 
 GOOD = Way("good", ("produce", "on_getppid"))
 UNSAFE = Way("unsafe", ("produce", "unsafe"))
@@ -25,8 +27,7 @@ PROBE = Probe(
     ways=(GOOD,),
     prepare=lambda _config: None,
     constants=lambda _config: {"burst": 5},
-    snapshot="each_entry",
-    snapshot_map="table",
+    snapshots=(Walk("each_task"),),
     adopt="each_task",
     sweep="produce",
     map_sizes=lambda _config: {"table": 10},
@@ -72,18 +73,34 @@ def test_a_probe_that_the_kernel_refuses_fails_and_nothing_else(sample):
 
 def test_iterators_and_sweep_run_by_their_role(sample):
     with attach(PROBE, CONFIG, path=sample) as attached:
-        attached.object.map("table").update(bytes([1, 0, 0, 0]), bytes(8))
-        assert len(attached.snapshot()) == 16
-        assert len(attached.adopt()) % attached.struct.itemsize == 0
+        for walked in (attached.snapshot(), attached.adopt()):
+            assert features.initial_pid() in np.frombuffer(walked, attached.struct)["sequence"]
         attached.sweep()
         rows = np.frombuffer(attached.ring.drain(attached.ring.producer), attached.record)
         assert rows["sequence"].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_refused_iterator_is_a_detail(sample):
-    with attach(replace(PROBE, snapshot="unsafe"), CONFIG, path=sample) as attached:
+    with attach(replace(PROBE, snapshots=(Walk("unsafe"), Walk("absent"))), CONFIG, path=sample) as attached:
         assert (attached.state, attached.lost) == ("degraded", ["what is alive, until it ends"])
+        assert [refusal.what for refusal in attached.refused] == ["unsafe", "absent"]
         assert attached.snapshot() == b""
+
+
+def test_the_first_walk_that_the_kernel_accepts_gives_the_snapshot(sample):
+    walks = (Walk("unsafe"), Walk("each_task", misses="little"), Walk("each_entry", over="table"))
+    with attach(replace(PROBE, snapshots=walks), CONFIG, path=sample) as attached:
+        assert (attached.state, attached.walk, attached.lost) == ("attached", walks[1], [])
+        assert [refusal.what for refusal in attached.refused] == ["unsafe"]
+        assert not attached.has("each_entry")
+        assert features.initial_pid() in np.frombuffer(attached.snapshot(), attached.struct)["sequence"]
+
+
+def test_a_walk_may_be_over_a_map(sample):
+    skip_without_walks_of_maps()
+    with attach(replace(PROBE, snapshots=(Walk("each_entry", over="table"),)), CONFIG, path=sample) as attached:
+        attached.object.map("table").update(bytes([1, 0, 0, 0]), bytes(8))
+        assert len(attached.snapshot()) == 16
 
 
 def test_sizes_come_from_the_configuration_rounded_up(sample):

@@ -15,6 +15,7 @@ from otelbpf.kernel import features
 from otelbpf.kernel.object import Object
 from otelbpf.kernel.run_time import run_time_counted
 from tests.kernel.sample import open_files
+from tests.kernel.walks import skip_without_walks_of_maps
 
 TASK_ROWS = np.dtype([("key", "<u8"), ("value", "<u8")])
 
@@ -111,6 +112,7 @@ def test_an_iterator_writes_rows_of_a_struct(sample):
 
 
 def test_an_iterator_runs_over_the_elements_of_a_map(sample):
+    skip_without_walks_of_maps()
     with opened(sample, "each_entry") as loaded:
         table = loaded.map("table")
         for key in range(3):

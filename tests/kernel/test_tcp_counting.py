@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 
 import pytest
@@ -12,6 +14,7 @@ from otelbpf.probes.tcp_connection import PROBE
 from tests.kernel import tcp
 from tests.kernel.netns import namespace
 from tests.kernel.tcp import FIN_LOCAL, FIN_REMOTE, connection, watching
+from tests.kernel.walks import skip_without_walks_of_maps
 
 
 @pytest.fixture(autouse=True)
@@ -21,9 +24,11 @@ def private_network():
         yield
 
 
-@pytest.fixture
-def watch(private_network):
-    with watching() as attached:
+@pytest.fixture(params=PROBE.snapshots, ids=lambda walk: walk.program)
+def watch(private_network, request):
+    if request.param.over is not None:
+        skip_without_walks_of_maps()
+    with watching(walk=request.param) as attached:
         yield attached
 
 
@@ -144,6 +149,48 @@ class TestWhileItLives:
             count.carry(alive, snapshot=True)
         assert count.totals == {"opened": 1, "closed": 1, "tx_bytes_new": 100, "rx_bytes_new": 0}
 
+    def test_one_that_several_files_and_processes_have_open_is_counted_once(self, watch):
+        with connection() as made, made.client.dup(), forked():
+            made.client.sendall(b"x" * 100)
+            count = Count(watch, made.client_port)
+            assert count.snapshot() == 1
+            made.client.sendall(b"x")
+            assert count.snapshot() == 1
+            assert count.totals == {"opened": 1, "closed": 0, "tx_bytes_new": 101, "rx_bytes_new": 0}
+
+    def test_one_that_is_closed_with_bytes_to_send_is_right_at_its_end(self, watch):
+        """The other end reads only then; nobody has the socket open meanwhile."""
+        with connection() as made:
+            made.client.setblocking(False)
+            sent = 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sent += made.client.send(bytes(100_000))
+            count = Count(watch, made.client_port)
+            count.snapshot()
+            made.client.close()
+            count.snapshot()
+            tcp.receive(made.server, sent)
+            made.server.close()
+            watch.ended(made.client_port, 1)
+            count.ended()
+        assert count.totals == {"opened": 1, "closed": 1, "tx_bytes_new": sent, "rx_bytes_new": 0}
+
+    def test_one_that_waits_to_be_accepted_is_right_later(self, watch):
+        with tcp.listening() as listener, socket.create_connection(listener.getsockname()) as client:
+            client.sendall(b"x" * 100)
+            count = Count(watch, listener.getsockname()[1])
+            count.snapshot()
+            served = listener.accept()[0]
+            tcp.receive(served, 100)
+            assert count.snapshot() == 1
+            assert count.totals == {"opened": 1, "closed": 0, "tx_bytes_new": 0, "rx_bytes_new": 100}
+            client.close()
+            served.close()
+            watch.ended(listener.getsockname()[1], 2)
+            count.ended()
+        assert count.totals == {"opened": 1, "closed": 1, "tx_bytes_new": 0, "rx_bytes_new": 100}
+
     def test_listeners_and_unfinished_handshakes_are_not_in_a_snapshot(self, watch):
         with tcp.listening() as listener:
             port = listener.getsockname()[1]
@@ -170,6 +217,21 @@ def test_a_socket_that_is_connected_again_is_another_connection(watch):
         port = listener.getsockname()[1]
         found = [end for end in watch.nothing_but(port, 4) if end["role"] == tcp.CLIENT]
     assert [end["tx_bytes"] for end in found] == [1, 1]
+
+
+@contextlib.contextmanager
+def forked():
+    """Another process with the same files."""
+    asked, asks = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(asks)
+        os.read(asked, 1)
+        os._exit(0)
+    os.close(asked)
+    yield
+    os.close(asks)
+    os.waitpid(child, 0)
 
 
 def disconnect(client):

@@ -23,6 +23,7 @@ def probe(state: State, **changes: object) -> ProbeReport:
         "ways": {"kprobe": "no such function"},
         "lost": [],
         "refused": {},
+        "instead": "",
         "memory_bytes": 3 << 20,
         "ring_bytes": 1 << 20,
         "attach_ms": 2.5,
@@ -47,7 +48,7 @@ def test_the_exit_code_says_how_bad_it_is(rows: list[Row], probes: list[ProbeRep
 
 
 def test_text_says_the_way_the_others_and_what_is_lost() -> None:
-    degraded = probe("degraded", lost=["who reads first"], refused={"tcp_received": "EPERM"})
+    degraded = probe("degraded", lost=["who reads first"], refused={"tcp_received": "EPERM"}, instead="another does")
     text = as_text(Report(rows=[Row("BTF", "failed", "none", "use another kernel", vital=True)], probes=[degraded]))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[2:] == [
@@ -56,6 +57,7 @@ def test_text_says_the_way_the_others_and_what_is_lost() -> None:
         "degraded probe p by tp_btf in 2 ms; 3.0 MiB, 1.0 MiB of it ring",
         "way kprobe: no such function",
         "tcp_received: EPERM",
+        "another does",
         "not seen: who reads first",
     ]
 

@@ -76,7 +76,7 @@ class Ring:
 def carried_by_a_snapshot(alive) -> list[list[tuple[bool, list[int]]]]:
     ring = Ring()
     probe = SimpleNamespace(
-        probe=SimpleNamespace(snapshot="walk"), record=ROW, struct=ROW, snapshot=alive, throttle=None
+        probe=SimpleNamespace(snapshots=("walk",)), record=ROW, struct=ROW, snapshot=alive, throttle=None
     )
     line = SimpleNamespace(sources=[SimpleNamespace()], carry=ring.carry)
     Node([probe], ring, line, None).snapshot()  # type: ignore[list-item, arg-type]

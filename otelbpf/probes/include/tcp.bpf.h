@@ -94,6 +94,7 @@ struct bpf_iter_meta {
 	struct seq_file *seq;
 } KERNEL;
 struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
 	struct task_struct *task;
 	struct file *file;
 } KERNEL;

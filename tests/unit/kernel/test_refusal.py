@@ -73,6 +73,17 @@ def test_a_missing_capability_is_named_before_the_verifier_is_quoted(monkeypatch
             "lockdown, seccomp",
             id="forbidden by others",
         ),
+        pytest.param(
+            errno.EPERM,
+            [
+                "libbpf: prog 'a': BPF program load failed: Operation not permitted\n",
+                "libbpf: prog 'a': -- BEGIN PROG LOAD LOG --\nprocessed 0 insns (limit 1000000) peak_states 0\n"
+                "-- END PROG LOAD LOG --\n",
+            ],
+            "a",
+            "Operation not permitted, although the capabilities are there: this kernel",
+            id="a kind of program that is forbidden",
+        ),
         pytest.param(errno.EINVAL, [], "x.bpf.o", "Invalid argument", id="silence"),
         pytest.param(
             errno.EINVAL,

@@ -96,7 +96,7 @@ def _say_what_ended(ended: threading.ExceptHookArgs) -> None:
     """In place of a traceback: a thread that nobody else asks how it fares."""
     name = ended.thread.name if ended.thread else "unknown"
     logging.getLogger("otelbpf").error(
-        "the thread %s ended by a mistake of otelbpf: %s", name, described(ended.exc_value)
+        "the thread %s ended because of a bug in otelbpf: %s", name, described(ended.exc_value)
     )
 
 

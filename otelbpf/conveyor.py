@@ -110,7 +110,9 @@ class Conveyor:
         if isinstance(self.failure, OtelbpfError):
             raise self.failure
         if self.failure is not None:
-            raise OtelbpfError(f"the line ended by a mistake of otelbpf: {described(self.failure)}; please report it")
+            raise OtelbpfError(
+                f"the line ended because of a bug in otelbpf: {described(self.failure)}; please report it"
+            )
 
     def _run(self) -> None:
         try:

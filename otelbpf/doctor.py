@@ -125,7 +125,7 @@ def _wanted_capabilities() -> Row:
     absent = capabilities.missing_recommended()
     if not absent:
         return Row("capabilities", "ok", f"{', '.join((*capabilities.NEEDED, *capabilities.recommended()))} held")
-    what = f"missing {', '.join(absent)}: processes of other users that are older than the agent stay nameless"
+    what = f"missing {', '.join(absent)}: processes of other users that are older than the agent stay unnamed"
     return Row("capabilities", "degraded", what, capabilities.HOW_TO_GIVE)
 
 
@@ -150,7 +150,7 @@ def _cgroup2() -> Row:
         todo = "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified; in a container: mount the host's /sys/fs/cgroup"
         return Row("cgroup2", "degraded", "not mounted: DNS lookups are not seen", todo)
     version1 = features.cgroup_v1_memory_mount()
-    beside = f"; containers are told by v1 at {version1}" if version1 else ""
+    beside = f"; containers are identified by v1 at {version1}" if version1 else ""
     return Row("cgroup2", "ok", f"{mount}{beside}")
 
 
@@ -201,9 +201,9 @@ def _kubernetes_rows(config: Config) -> Iterator[Row]:
 def _outage(state: WatchState) -> str:
     """Since when, and why, the agent that runs here is not answered."""
     if not state.since_ns:
-        return "the agent that runs here has not been answered yet"
+        return "the agent that runs here has had no answer yet"
     since = datetime.fromtimestamp(state.since_ns // 10**9, UTC)
-    return f"the agent that runs here is not answered since {since:%Y-%m-%d %H:%M:%S} UTC: {state.reason}"
+    return f"the agent that runs here has had no answer since {since:%Y-%m-%d %H:%M:%S} UTC: {state.reason}"
 
 
 def _probe_report(probe: Probe, config: Config) -> ProbeReport:
@@ -285,7 +285,7 @@ def as_text(report: Report) -> str:
 
 def _probe_text(probe: ProbeReport) -> str:
     if probe.way is None:
-        return "no way to get it on this kernel"
+        return "not available on this kernel"
     return (
         f"by {probe.way} in {probe.attach_ms:.0f} ms; {_size(probe.memory_bytes)}, {_size(probe.ring_bytes)} of it ring"
     )
@@ -293,7 +293,7 @@ def _probe_text(probe: ProbeReport) -> str:
 
 def _probe_details(probe: ProbeReport) -> Iterator[str]:
     for name, reason in probe.ways.items():
-        yield f"way {name}: {reason or 'would do; the first that does is used'}"
+        yield f"way {name}: {reason or 'would work; the first that works is used'}"
     for what, reason in probe.refused.items():
         yield f"{what}: {reason}"
     if probe.instead:

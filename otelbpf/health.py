@@ -50,8 +50,8 @@ class Health:
                 self._listener = _listen(self._endpoint)
             except OSError as error:
                 self.trouble = (
-                    f"the health endpoint {self._endpoint} cannot be had: {error.strerror or error}; "
-                    "choose another with health.endpoint, or an empty one"
+                    f"the health endpoint {self._endpoint} is not available: {error.strerror or error}; "
+                    "set health.endpoint to another, or to an empty text"
                 )
         if self._listener is not None:
             threading.Thread(target=self._serve, args=(self._listener,), name="health", daemon=True).start()

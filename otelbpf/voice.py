@@ -81,7 +81,7 @@ class Voice(logging.Handler):
             self._change.wait_for(lambda: self._waiting or self._leaving)
             if self._unsaid:
                 count, self._unsaid = self._unsaid, 0
-                return f"otelbpf: {count} lines were not said: nobody read them in time"
+                return f"otelbpf: {count} lines were dropped: nobody read them in time"
             return self._waiting.popleft() if self._waiting else None
 
     def _write(self, data: bytes) -> None:

@@ -153,7 +153,7 @@ class Exporters:
         for member in self._all():
             if member.failure is not None:
                 raise OtelbpfError(
-                    f"exporter {member.name} ended by a mistake of otelbpf: {described(member.failure)}; please report it"
+                    f"exporter {member.name} ended because of a bug in otelbpf: {described(member.failure)}; please report it"
                 )
 
     def watch(self, watcher: Watcher) -> None:

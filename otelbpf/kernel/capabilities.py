@@ -34,7 +34,7 @@ def missing(held: int | None = None) -> list[str]:
 
 
 def recommended(uid: int | None = None) -> dict[str, int]:
-    """Those without which processes of other users stay nameless, for a process of *uid* (default: this one's)."""
+    """Those without which processes of other users stay unnamed, for a process of *uid* (default: this one's)."""
     return RECOMMENDED | ({} if (os.geteuid() if uid is None else uid) == 0 else _OF_OTHERS)
 
 

@@ -76,7 +76,7 @@ def test_an_agent_that_is_not_answered_any_more_tells_a_person_and_a_collector(t
             wait_for(lambda: "kubernetes: pods: not answered" in agent.text, "its sentence")
             found = [row for row in rows(config) if row.subject == "agent's pods"]
             assert [row.state for row in found] == ["degraded"]
-            assert "is not answered since 20" in found[0].what
+            assert "has had no answer since 20" in found[0].what
             assert "Connection refused" in found[0].what or "the connection " in found[0].what
             wait_for(lambda: states(collector, "unanswered") >= {"pods"}, "the metric")
             own.server.start()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 LINES = 1000
-"""That wait at most; then the oldest go, and how many is said instead."""
+"""That may wait; beyond that the oldest are dropped, and how many is said instead."""
 LAST_WORDS_S = 1.0
 """At the end, for what waits."""
 

@@ -1,4 +1,4 @@
-"""How bodies are packed for HTTP. gRPC packs by itself, and knows gzip only."""
+"""How bodies are compressed for HTTP. gRPC compresses by itself, and knows gzip only."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ GZIP_LEVEL = 1
 """Log records shrink 14-fold at a fraction of level 6's time, which gains a quarter more."""
 ZSTD_LEVEL = 1
 KEPT_BYTES = 4 * 2**20
-"""Of packed requests that are remembered for their retries: each keeps what it was made of, outside of the queue."""
+"""Of compressed requests that are kept for their retries: each also keeps the request itself, outside of the queue."""
 
 
 class Packer:
-    """Packs each request once, however often it is sent. For any thread."""
+    """Compresses each request once, however often it is sent. For any thread."""
 
     def __init__(self, compression: str) -> None:
         self.compression = compression

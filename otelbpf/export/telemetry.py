@@ -75,7 +75,7 @@ class Telemetry:
         self._resource = own_resource(config, *self._host)
         self._reading: Reading | None = None
         self._last: AgentNumbers | None = None
-        """Read at the end. The SDK may ask once more, from its own thread, when what counts is gone."""
+        """Read at the end. The SDK may ask once more, from its own thread, when the parts that count are gone."""
         self._asking = threading.Lock()
         self._losses: Counter[tuple[str, ...]] = Counter()
         self._reloads = {"": 0, REFUSED: 0}

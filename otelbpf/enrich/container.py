@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cachetools import TTLCache
 
-from otelbpf.enrich.memory import Memory
+from otelbpf.enrich.caches import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otelbpf.batch import Batch
+    from otelbpf.enrich.caches import Counters
     from otelbpf.enrich.machine import Answers
-    from otelbpf.enrich.memory import Counters
 
 CGROUPS = 65_536
 REMOVED_CGROUPS = 16_384

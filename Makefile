@@ -19,7 +19,7 @@ setup:          ## packages, virtual environment, BPF objects: what is missing o
 	@scripts/setup.sh run
 	@$(MAKE) -s --no-print-directory $(VENV)/.installed bpf
 
-setup-test:
+setup-test:     ## the same, and what the tests and checks need
 	@scripts/setup.sh test
 	@$(MAKE) -s --no-print-directory $(VENV)/.installed-dev bpf
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
@@ -123,10 +122,6 @@ class Exporters:
             member.begin_flush(deadline)
         in_time = [member.flush(deadline) for member in self.members]
         return self.former.wait(deadline) and all(in_time)
-
-    def flush_within(self, seconds: float) -> bool:
-        """`flush` with the time that it may take."""
-        return self.flush(time.monotonic() + seconds)
 
     def replace(self, members: Iterable[Exporter], deadline: float) -> None:
         """From now on *members*, which are open, get the requests; those that are not among them any more end by

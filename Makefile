@@ -42,7 +42,7 @@ bpf:            ## compile the BPF objects that are older than their sources
 test: setup-test peers      ## all tests (root), but for those of test-backends, test-kernels and test-image
 	$(PYTEST) --ignore tests/backends --ignore tests/kernels --ignore tests/image $(ARGS)
 
-test-unit: $(VENV)/.installed-dev bpf     ## what needs neither root nor peers; under a minute
+test-unit: $(VENV)/.installed-dev bpf     ## what needs neither root nor peers; a minute or two
 	$(PYTEST) tests/unit tests/recorded $(ARGS)
 
 test-kernel: setup-test     ## probes on this kernel (root)

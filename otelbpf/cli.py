@@ -82,7 +82,7 @@ def _refuse(error: Exception, code: int) -> int:
 
 @contextmanager
 def _speaking() -> Iterator[Voice]:
-    """Whatever is to be said on stderr, by any thread, without waiting for who reads it."""
+    """Whatever is to be said on stderr, by any thread, without waiting for whoever reads it."""
     with Voice(STDERR) as voice:
         logging.getLogger().addHandler(voice)
         threading.excepthook = _say_what_ended
@@ -174,7 +174,9 @@ def _taken_variables() -> Mapping[str, str]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # who asks for a reload too soon must not end the agent
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGHUP}
+    )  # a reload that is asked for too soon must not end the agent
     from otelbpf import limits
 
     limits.refuse_too_little()  # before libraries are imported that cannot do with less

@@ -41,7 +41,7 @@ class Voice(logging.Handler):
     def __enter__(self) -> Self:
         try:
             self._thread.start()
-        except RuntimeError:  # no thread is to be had: what is said then is why, and it is said at the exit
+        except RuntimeError:  # no thread can be started: what is said then is why, and it is said at the exit
             self._without_thread = True
         return self
 

@@ -100,7 +100,7 @@ class Exporters:
             member.export(request)
 
     def export_all(self, request: Request) -> None:
-        """`export` for who can wait, as a replay can: nothing is dropped because it comes too fast."""
+        """`export` for a caller that can wait, as a replay can: nothing is dropped because it comes too fast."""
         for member in self.members:
             member.wait_for_room(request)
             member.export(request)
@@ -125,7 +125,7 @@ class Exporters:
 
     def replace(self, members: Iterable[Exporter], deadline: float) -> None:
         """From now on *members*, which are open, get the requests; those that are not among them any more end by
-        themselves until *deadline* (time.monotonic), and stay in the account. Called by who calls `export`."""
+        themselves until *deadline* (time.monotonic), and stay in the account. Called by the thread that calls `export`."""
         wanted = tuple(members)
         gone = [member for member in self.members if member not in wanted]
         for member in wanted:

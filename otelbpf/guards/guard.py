@@ -106,7 +106,8 @@ class Guards:
     """Turns guards and lets the watchdog look, in a thread of its own, while entered."""
 
     def __init__(self, guards: Sequence[Guard], pulses: Callable[[], Iterable[Pulse]], stuck_after_s: float) -> None:
-        """*pulses* are those of the stages that the watchdog looks after; its own is added, for who asks it."""
+        """*pulses* are those of the stages that the watchdog looks after; that of this thread is added, so
+        that whoever asks the watchdog sees it, too."""
         self._guards = guards
         self._pulse = Pulse("guards")
         self.watchdog = Watchdog(lambda: (self._pulse, *pulses()), stuck_after_s)

@@ -244,10 +244,10 @@ def _check(options: argparse.Namespace) -> int:
     from otelbpf import limits
 
     limits.refuse_too_little()
-    from otelbpf import doctor
+    from otelbpf import doctor, findings
 
     report = doctor.report(_load(options))
-    print(doctor.as_json(report) if options.json else doctor.as_text(report))
+    print(findings.as_json(report) if options.json else findings.as_text(report))
     return report.exit_code
 
 

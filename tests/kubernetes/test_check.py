@@ -20,6 +20,7 @@ from tests.peers.api_server import AGENT, ApiServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from otelbpf.findings import Row
     from tests.kubernetes.cluster import Objects
 
 KINDS = ["node", "pods", "services", "nodes", "peer_pods"]
@@ -32,7 +33,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         yield running
 
 
-def rows(config: Config) -> list[doctor.Row]:
+def rows(config: Config) -> list[Row]:
     return list(doctor._kubernetes_rows(config))
 
 

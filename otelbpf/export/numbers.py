@@ -38,6 +38,8 @@ class RunTime(NamedTuple):
 
 
 class MapFill(NamedTuple):
+    """How full one bounded table is."""
+
     entries: int
     capacity: int
 

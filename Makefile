@@ -19,7 +19,7 @@ setup:          ## packages, virtual environment, BPF objects: what is missing o
 	@scripts/setup.sh run
 	@$(MAKE) -s --no-print-directory $(VENV)/.installed bpf
 
-setup-test:
+setup-test:     ## the same, and what the tests and checks need
 	@scripts/setup.sh test
 	@$(MAKE) -s --no-print-directory $(VENV)/.installed-dev bpf
 
@@ -42,7 +42,7 @@ bpf:            ## compile the BPF objects that are older than their sources
 test: setup-test peers      ## all tests (root), but for those of test-backends, test-kernels and test-image
 	$(PYTEST) --ignore tests/backends --ignore tests/kernels --ignore tests/image $(ARGS)
 
-test-unit: $(VENV)/.installed-dev bpf     ## what needs neither root nor peers; under a minute
+test-unit: $(VENV)/.installed-dev bpf     ## what needs neither root nor peers; a minute or two
 	$(PYTEST) tests/unit tests/recorded $(ARGS)
 
 test-kernel: setup-test     ## probes on this kernel (root)

@@ -60,11 +60,12 @@ SWEEP_INTERVAL_S = 1.0
 TRIM_INTERVAL_S = 10.0
 LOOK_INTERVAL_S = 0.5
 RELEASE_INTERVAL_S = 0.05
-"""A pod's first rows go on so soon after its name is known."""
+"""How soon a pod's first rows go on once its name is known."""
 SWITCH_INTERVAL_S = 0.001
 """A thread that encodes must not keep the drain from its rings for the interpreter's usual 5 ms."""
 WAITING_BYTES = 48 << 20
-"""Of each probe, between drain and line: most of a second of the most that a node may see; used in a stall only."""
+"""For each probe, between drain and line: most of a second at the highest rate that a node may see; used in a stall
+only."""
 WAITING_SHARE = 0.1
 """Of the memory limit."""
 LINE_ENDS_S = 5.0
@@ -118,7 +119,7 @@ def _prepare_process() -> None:
 
 
 def _start(open_: ExitStack, config: Config, record: Path | None, wish: Wish | None) -> Generator[str, None, _Agent]:
-    """Last stage first: whoever gives finds who takes. Gives sentences on what is not had."""
+    """Last stage first: whoever gives finds who takes. Gives sentences on what is missing."""
     started_s = time.monotonic()
     open_.enter_context(OnlyOne(name_of_instance(os.environ)))
     health = open_.enter_context(Health(config.health.endpoint))
@@ -192,8 +193,8 @@ def _stop(open_: ExitStack, agent: _Agent, hangs: str) -> Iterator[str]:
     deadline = time.monotonic() + agent.reload.config.shutdown_timeout
     if hangs or not agent.conveyor.stop(deadline + LINE_ENDS_S):
         agent.outputs.flush(deadline)
-        open_.pop_all()  # what hangs would hold who closes it, too
-        raise Hangs(f"{hangs or 'the line does not end'}; the agent ends without a summary, to be started again")
+        open_.pop_all()  # closing what hangs would hang, too
+        raise Hangs(f"{hangs or 'the line does not end'}; the agent ends without a summary and must be started again")
     if agent.conveyor.failure is not None:
         agent.outputs.flush(deadline)
     agent.conveyor.check()

@@ -82,7 +82,7 @@ def _refuse(error: Exception, code: int) -> int:
 
 @contextmanager
 def _speaking() -> Iterator[Voice]:
-    """Whatever is to be said on stderr, by any thread, without waiting for who reads it."""
+    """Whatever is to be said on stderr, by any thread, without waiting for whoever reads it."""
     with Voice(STDERR) as voice:
         logging.getLogger().addHandler(voice)
         threading.excepthook = _say_what_ended
@@ -96,7 +96,7 @@ def _say_what_ended(ended: threading.ExceptHookArgs) -> None:
     """In place of a traceback: a thread that nobody else asks how it fares."""
     name = ended.thread.name if ended.thread else "unknown"
     logging.getLogger("otelbpf").error(
-        "the thread %s ended by a mistake of otelbpf: %s", name, described(ended.exc_value)
+        "the thread %s ended because of a bug in otelbpf: %s", name, described(ended.exc_value)
     )
 
 
@@ -174,7 +174,9 @@ def _taken_variables() -> Mapping[str, str]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # who asks for a reload too soon must not end the agent
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGHUP}
+    )  # a reload that is asked for too soon must not end the agent
     from otelbpf import limits
 
     limits.refuse_too_little()  # before libraries are imported that cannot do with less
@@ -242,10 +244,10 @@ def _check(options: argparse.Namespace) -> int:
     from otelbpf import limits
 
     limits.refuse_too_little()
-    from otelbpf import doctor
+    from otelbpf import doctor, findings
 
     report = doctor.report(_load(options))
-    print(doctor.as_json(report) if options.json else doctor.as_text(report))
+    print(findings.as_json(report) if options.json else findings.as_text(report))
     return report.exit_code
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.1
 LEFT_BEHIND_S = 1.0
-"""A thread that hangs does not hold the end of an agent that ends because of it."""
+"""A thread that hangs must not delay the end of the agent that it has caused."""
 PAUSED_WITHIN_S = 10.0
 
 
@@ -94,7 +94,7 @@ class Conveyor:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """While the block runs the line stands between two ticks, and what it has may be changed. To be short.
+        """While the block runs the line pauses between two ticks, and its parts may be changed. Keep it short.
 
         Raises OtelbpfError when the tick under way does not end.
         """
@@ -110,7 +110,9 @@ class Conveyor:
         if isinstance(self.failure, OtelbpfError):
             raise self.failure
         if self.failure is not None:
-            raise OtelbpfError(f"the line ended by a mistake of otelbpf: {described(self.failure)}; please report it")
+            raise OtelbpfError(
+                f"the line ended because of a bug in otelbpf: {described(self.failure)}; please report it"
+            )
 
     def _run(self) -> None:
         try:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from otelbpf import __version__, export, health, only_one
+from otelbpf import export, health, only_one
 from otelbpf.enrich import kubernetes
 from otelbpf.errors import CannotRun, ConfigError
+from otelbpf.findings import ProbeReport, Report, Row, size_text
 from otelbpf.guards import cpu, memory
 from otelbpf.kernel import capabilities, features
 from otelbpf.kernel.attach import attach, examine
@@ -24,62 +23,11 @@ if TYPE_CHECKING:
 
     from otelbpf.config import Config
     from otelbpf.enrich.kubernetes.watcher import WatchState
+    from otelbpf.findings import State
     from otelbpf.kernel.attach import AttachedProbe
     from otelbpf.probes.probe import Probe
 
 OPEN_SOCKETS = Path("/proc/net/unix")
-State = Literal["ok", "degraded", "failed"]
-SYMBOLS: dict[State, str] = {"ok": "ok      ", "degraded": "degraded", "failed": "FAILED  "}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One finding: *what* there is, and *todo* where something should be done about it."""
-
-    subject: str
-    state: State
-    what: str
-    todo: str = ""
-    vital: bool = False
-    """Whether the agent cannot run at all when this failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeReport:
-    """One probe: the way in use, every other way with the reason why not (None: it would do), what is not seen."""
-
-    name: str
-    state: State
-    way: str | None
-    ways: dict[str, str | None]
-    lost: list[str]
-    refused: dict[str, str]
-    instead: str
-    """What it sees less of, by what it does in the place of something refused."""
-    memory_bytes: int
-    ring_bytes: int
-    attach_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All findings."""
-
-    version: str = __version__
-    kernel: str = ""
-    machine: str = ""
-    rows: list[Row] = field(default_factory=list)
-    probes: list[ProbeReport] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        """0 all well, 1 something degraded, 2 cannot run."""
-        if any(row.state == "failed" and row.vital for row in self.rows):
-            return 2
-        if self.probes and all(probe.state == "failed" for probe in self.probes):
-            return 2
-        states = [row.state for row in self.rows] + [probe.state for probe in self.probes]
-        return int(any(state != "ok" for state in states))
 
 
 def report(config: Config) -> Report:
@@ -125,7 +73,7 @@ def _wanted_capabilities() -> Row:
     absent = capabilities.missing_recommended()
     if not absent:
         return Row("capabilities", "ok", f"{', '.join((*capabilities.NEEDED, *capabilities.recommended()))} held")
-    what = f"missing {', '.join(absent)}: processes of other users that are older than the agent stay nameless"
+    what = f"missing {', '.join(absent)}: processes of other users that are older than the agent stay unnamed"
     return Row("capabilities", "degraded", what, capabilities.HOW_TO_GIVE)
 
 
@@ -150,7 +98,7 @@ def _cgroup2() -> Row:
         todo = "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified; in a container: mount the host's /sys/fs/cgroup"
         return Row("cgroup2", "degraded", "not mounted: DNS lookups are not seen", todo)
     version1 = features.cgroup_v1_memory_mount()
-    beside = f"; containers are told by v1 at {version1}" if version1 else ""
+    beside = f"; containers are identified by v1 at {version1}" if version1 else ""
     return Row("cgroup2", "ok", f"{mount}{beside}")
 
 
@@ -201,9 +149,9 @@ def _kubernetes_rows(config: Config) -> Iterator[Row]:
 def _outage(state: WatchState) -> str:
     """Since when, and why, the agent that runs here is not answered."""
     if not state.since_ns:
-        return "the agent that runs here has not been answered yet"
+        return "the agent that runs here has had no answer yet"
     since = datetime.fromtimestamp(state.since_ns // 10**9, UTC)
-    return f"the agent that runs here is not answered since {since:%Y-%m-%d %H:%M:%S} UTC: {state.reason}"
+    return f"the agent that runs here has had no answer since {since:%Y-%m-%d %H:%M:%S} UTC: {state.reason}"
 
 
 def _probe_report(probe: Probe, config: Config) -> ProbeReport:
@@ -242,65 +190,21 @@ def _of_attached(attached: AttachedProbe, others: dict[str, str | None]) -> Prob
 
 def _instead(attached: AttachedProbe) -> str:
     walk = attached.walk
-    return f"{walk.program} in its place: not seen is {walk.misses}" if walk and walk.misses else ""
+    return f"{walk.program} instead, which does not see {walk.misses}" if walk and walk.misses else ""
 
 
 def _memory_row(probes: list[ProbeReport]) -> Row:
     rings = sum(probe.ring_bytes for probe in probes)
     maps = sum(probe.memory_bytes for probe in probes)
-    return Row("memory", "ok", f"{_size(maps)} of maps and programs in the kernel, {_size(rings)} of it rings")
+    return Row("memory", "ok", f"{size_text(maps)} of maps and programs in the kernel, {size_text(rings)} of it rings")
 
 
 def _limits_row(config: Config) -> Row:
     least = min((bound.limit_bytes for bound in memory.bounds(config)), default=None)
     cores = cpu.budget(config)
-    of_memory = "memory: none" if least is None else f"memory: {_size(least)}"
+    of_memory = "memory: none" if least is None else f"memory: {size_text(least)}"
     of_cpu = "CPU: none" if cores is None else f"CPU: {cores:.2g} of a core" if cores < 1 else f"CPU: {cores:.2g} cores"
     if least is not None and least < memory.NEEDED_BYTES:
-        needed = _size(memory.NEEDED_BYTES)
+        needed = size_text(memory.NEEDED_BYTES)
         return Row("limits", "degraded", f"{of_memory}, too little for log records; give it {needed} or more")
     return Row("limits", "ok", f"{of_memory}; {of_cpu}")
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.0f} KiB"
-
-
-def as_json(report: Report) -> str:
-    """The report for a program."""
-    made: dict[str, Any] = {**asdict(report), "exit_code": report.exit_code}
-    return json.dumps(made, indent=2)
-
-
-def as_text(report: Report) -> str:
-    """The report for a person."""
-    verdict = ("all well", "something is degraded", "cannot run here")[report.exit_code]
-    lines = [f"otelbpf {report.version} on Linux {report.kernel}, {report.machine}: {verdict}", ""]
-    for row in report.rows:
-        lines += _lines(row.state, row.subject, row.what, [f"to do: {row.todo}"] if row.todo else [])
-    for probe in report.probes:
-        lines += _lines(probe.state, f"probe {probe.name}", _probe_text(probe), list(_probe_details(probe)))
-    return "\n".join(lines)
-
-
-def _probe_text(probe: ProbeReport) -> str:
-    if probe.way is None:
-        return "no way to get it on this kernel"
-    return (
-        f"by {probe.way} in {probe.attach_ms:.0f} ms; {_size(probe.memory_bytes)}, {_size(probe.ring_bytes)} of it ring"
-    )
-
-
-def _probe_details(probe: ProbeReport) -> Iterator[str]:
-    for name, reason in probe.ways.items():
-        yield f"way {name}: {reason or 'would do; the first that does is used'}"
-    for what, reason in probe.refused.items():
-        yield f"{what}: {reason}"
-    if probe.instead:
-        yield probe.instead
-    for detail in probe.lost:
-        yield f"not seen: {detail}"
-
-
-def _lines(state: State, subject: str, what: str, details: list[str]) -> list[str]:
-    return [f"{SYMBOLS[state]}  {subject:<22}  {what}", *(f"{'':<34}{detail}" for detail in details)]

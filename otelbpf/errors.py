@@ -28,7 +28,7 @@ class CannotRun(OtelbpfError):  # noqa: N818 - reads as a sentence where it is r
 
 
 class Hangs(OtelbpfError):  # noqa: N818 - reads as a sentence where it is raised
-    """Nothing was closed: what hangs would hold each that waits for it. Whoever catches it ends the process at once."""
+    """Nothing was closed: closing what hangs would hang, too. Whoever catches it ends the process at once."""
 
 
 class Unsupported(OtelbpfError):  # noqa: N818 - an answer, not an error

@@ -56,7 +56,7 @@ class CgroupFilter:
         self._walk()
 
     def learn(self, batches: Iterable[Batch]) -> None:
-        """Takes in the cgroups that were made; at the first time those that there are, by when the kernel tells of new."""
+        """Takes in the cgroups that were made; the first time also those that exist, as the kernel then reports new ones."""
         if self._in_use and not self._walked:
             self._walk()
         for batch in batches if self._in_use else ():

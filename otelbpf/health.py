@@ -31,7 +31,7 @@ class Answer(NamedTuple):
 class Health:
     """Listens at *endpoint* (host:port; empty: nowhere) while entered; one client at a time, in a thread of its own.
 
-    An endpoint that cannot be had is no reason to be blind: `trouble` then says why, in one sentence.
+    An endpoint that is not available is no reason not to start: `trouble` then says why, in one sentence.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -50,8 +50,8 @@ class Health:
                 self._listener = _listen(self._endpoint)
             except OSError as error:
                 self.trouble = (
-                    f"the health endpoint {self._endpoint} cannot be had: {error.strerror or error}; "
-                    "choose another with health.endpoint, or an empty one"
+                    f"the health endpoint {self._endpoint} is not available: {error.strerror or error}; "
+                    "set health.endpoint to another, or to an empty text"
                 )
         if self._listener is not None:
             threading.Thread(target=self._serve, args=(self._listener,), name="health", daemon=True).start()
@@ -122,7 +122,7 @@ class Health:
 
 def ask(endpoint: str, path: str) -> str:
     """What the agent at *endpoint* answers; empty when nobody does."""
-    from http.client import HTTPConnection, HTTPException  # only who asks needs them
+    from http.client import HTTPConnection, HTTPException  # only `check` needs them
 
     host, _, port = endpoint.rpartition(":")
     try:

@@ -1,7 +1,7 @@
-"""What the process may have of descriptors, memory and threads: asked for before anything is opened.
+"""The limits of descriptors, memory and threads: checked before anything is opened.
 
-Short of one of them, what fails is whatever comes next, in any library: gRPC aborts the process, an import raises. So
-too little is said at the start, in one sentence; what is short later is counted by whoever misses it.
+Where one of them runs out, whatever comes next fails, in any library: gRPC aborts the process, an import raises. So a
+limit that is too low is reported at the start, in one sentence; what runs out later is counted by whoever misses it.
 """
 
 from __future__ import annotations

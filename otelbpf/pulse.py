@@ -9,7 +9,7 @@ import time
 class Pulse:
     """The pulse of one stage. Its thread calls `beat` and `rest`, which cost a store or two; others read.
 
-    What is read may be some microseconds old, which is nothing to who looks for minutes.
+    What is read may be some microseconds old, which does not matter to somebody who looks for minutes.
     """
 
     def __init__(self, stage: str) -> None:

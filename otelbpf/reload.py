@@ -81,7 +81,7 @@ class Reload:
         except OtelbpfError as error:
             self._running.telemetry.config_refused(str(error))
             yield from (f"otelbpf: {line}" for line in str(error).splitlines())
-            yield "otelbpf: the configuration is not reloaded; the former one holds"
+            yield "otelbpf: the configuration was not reloaded; the previous one stays in force"
         else:
             sentence = sentence_of(found)
             self._running.telemetry.config_reloaded(sentence, found.applied, found.restart)
@@ -122,7 +122,7 @@ def sentence_of(found: Changes) -> str:
     """What a reload did, in one line."""
     done = f"configuration reloaded: {', '.join(found.applied)}" if found.applied else ""
     left = f"restart needed for: {', '.join(found.restart)}" if found.restart else ""
-    return "; ".join(part for part in (done, left) if part) or "configuration reloaded: nothing is different"
+    return "; ".join(part for part in (done, left) if part) or "configuration reloaded: nothing has changed"
 
 
 def no_file() -> Config:

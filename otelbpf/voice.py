@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 LINES = 1000
-"""That wait at most; then the oldest go, and how many is said instead."""
+"""That may wait; beyond that the oldest are dropped, and how many is said instead."""
 LAST_WORDS_S = 1.0
 """At the end, for what waits."""
 
@@ -41,7 +41,7 @@ class Voice(logging.Handler):
     def __enter__(self) -> Self:
         try:
             self._thread.start()
-        except RuntimeError:  # no thread is to be had: what is said then is why, and it is said at the exit
+        except RuntimeError:  # no thread can be started: what is said then is why, and it is said at the exit
             self._without_thread = True
         return self
 
@@ -81,7 +81,7 @@ class Voice(logging.Handler):
             self._change.wait_for(lambda: self._waiting or self._leaving)
             if self._unsaid:
                 count, self._unsaid = self._unsaid, 0
-                return f"otelbpf: {count} lines were not said: nobody read them in time"
+                return f"otelbpf: {count} lines were dropped: nobody read them in time"
             return self._waiting.popleft() if self._waiting else None
 
     def _write(self, data: bytes) -> None:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Compile each *.bpf.c for each architecture: compile_bpf.sh [--all]. An object that is newer than its sources is left.
+# Compile each *.bpf.c for each architecture: compile_bpf.sh [--all]. An object that is newer than its sources is kept.
 #
 # BTF and CO-RE make an object fit any kernel; the architecture shows in the registers of a function's arguments only,
 # so one clang serves both. llvm-strip takes the DWARF away, not the BTF.

@@ -59,7 +59,12 @@ def settings() -> str:
 
 
 def _table(title: str, rows: Iterator[Row]) -> str:
-    lines = [f"### {title}", "", "| setting | default | range | a change holds | meaning |", "|---|---|---|---|---|"]
+    lines = [
+        f"### {title}",
+        "",
+        "| setting | default | range | a change takes effect | meaning |",
+        "|---|---|---|---|---|",
+    ]
     return "\n".join([*lines, *map(str, rows), ""])
 
 

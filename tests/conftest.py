@@ -1,4 +1,4 @@
-"""What every test shares: markers by directory, so that a run can be chosen (`-m "not kernel and not e2e"` needs no root)."""
+"""What every test shares: markers by directory, so that a run can be chosen; those without a marker need no root."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ MARKERS = {
     "kernel": "loads programs into the running kernel; needs root",
     "e2e": "runs the agent, or a real peer of it, as processes",
     "deploy": "asks a real API server, or runs the agent as a container would; needs root",
+    "kubernetes": "names from a real API server; needs root",
+    "image": "makes the image and runs it as the DaemonSet does; needs root",
     "kernels": "boots other kernels in virtual machines; takes a minute",
     "backends": "runs the queries of the documentation in real back ends; needs root",
 }

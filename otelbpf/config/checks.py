@@ -23,7 +23,10 @@ def mistakes(config: Config) -> Iterator[tuple[str, str]]:
     """Pairs of key path and what is wrong with it."""
     if config.health.endpoint and not _is_own_endpoint(config.health.endpoint):
         endpoint = printable(config.health.endpoint)
-        yield "health.endpoint", f'"{endpoint}" is not a place to listen; write host:port, such as 127.0.0.1:13134'
+        yield (
+            "health.endpoint",
+            f'"{endpoint}" is not an address to listen on; write host:port, such as 127.0.0.1:13134',
+        )
     for name, exporter in config.exporters.items():
         path = key_path("exporters", name)
         if isinstance(exporter, OtlpGrpc):
@@ -43,7 +46,7 @@ def _otlp(exporter: OtlpGrpc | OtlpHttp, path: str) -> Iterator[tuple[str, str]]
         yield f"{path}.retry_on_failure.initial_interval", "is longer than max_interval; make it shorter"
     for key, value in exporter.headers.items():
         if not HEADER_NAME.fullmatch(key):
-            yield key_path(f"{path}.headers", key), "is not a header's name; write letters, digits and dashes"
+            yield key_path(f"{path}.headers", key), "is not a header name; write letters, digits and dashes"
         if not HEADER_VALUE.fullmatch(value):
             yield (
                 key_path(f"{path}.headers", key),
@@ -54,10 +57,10 @@ def _otlp(exporter: OtlpGrpc | OtlpHttp, path: str) -> Iterator[tuple[str, str]]
 def _grpc_endpoint(endpoint: str) -> Iterator[str]:
     scheme, separator, rest = endpoint.rpartition("://")
     if separator and scheme not in ("http", "https"):
-        yield f'"{printable(endpoint)}" has a scheme that is not spoken here; write host:port, http://host:port or https://host:port'
+        yield f'"{printable(endpoint)}" has a scheme that is not supported; write host:port, http://host:port or https://host:port'
         return
     if rest.rstrip("/").count("/"):
-        yield f'"{printable(endpoint)}" has a path, which gRPC has not; write host:port, or use the exporter otlp_http'
+        yield f'"{printable(endpoint)}" has a path, which an endpoint for gRPC cannot have; write host:port, or use the exporter otlp_http'
         return
     if not _is_host_port(rest.rstrip("/")):
         yield f'"{printable(endpoint)}" is not an endpoint; write host:port, such as collector:4317'

@@ -158,7 +158,7 @@ class Reader:
     def _convert(self, node: object, seen: dict[int, Node | None]) -> Node:
         """*seen* shares what an alias names, so that aliases of aliases cannot grow; None: it is being made."""
         if not isinstance(node, ScalarNode | SequenceNode | MappingNode):
-            raise ConfigError(f"{self._name}: holds something that is not YAML's; write plain values")
+            raise ConfigError(f"{self._name}: contains something that is not plain YAML; write plain values")
         place = self._place(node.start_mark.line)
         if id(node) in seen:
             known = seen[id(node)]
@@ -196,7 +196,7 @@ class Reader:
         return table
 
     def _stands_twice(self, key: str, place: str, first: str) -> None:
-        what = f"the key {printable(key)} stands twice, first at {first}; keep one of them"
+        what = f"the key {printable(key)} is given twice, first at {first}; keep one of them"
         if self._mistakes is None:
             raise ConfigError(f"{place}: {what}")
         self._mistakes.append((place, what))

@@ -59,7 +59,7 @@ class Variables:
         kind = PROTOCOLS.get(str(protocol.value).lower())
         if kind is None:
             shown = printable(str(protocol.value))
-            raise ConfigError(f'{protocol.place}: "{shown}" is not spoken here; set it to grpc or http/protobuf')
+            raise ConfigError(f'{protocol.place}: "{shown}" is not supported; set it to grpc or http/protobuf')
         return kind
 
     def _options(self) -> Iterator[tuple[str, Scalar | Table]]:

@@ -73,7 +73,7 @@ class Filler:
             return scalar(kind, node, quantity)
         except ValueError as error:
             empty = isinstance(node, Scalar) and node.value is None and not node.text
-            what = "has no value; give it one, or take the key away" if empty else f"{_shown(node, quantity)} {error}"
+            what = "has no value; give it one, or remove the key" if empty else f"{_shown(node, quantity)} {error}"
             self._problems.add(node.place, path, what)
             return None
 
@@ -284,7 +284,9 @@ def _shown(node: Node, quantity: str = "") -> str:
 
 def _not_a_setting(key: str, path: str, fields: dict[str, Any]) -> str:
     if not path and key in _OF_THE_COLLECTOR:
-        return "is of a collector; here `probes` say what is watched, and `exporters` where it goes; take it away"
+        return (
+            "is a setting of the collector; here `probes` say what is watched and `exporters` where it goes; remove it"
+        )
     return f"is not a setting; {_nearest(key, fields)}"
 
 

@@ -53,7 +53,7 @@ class Throttle(Settings, frozen=True, kw_only=True):
 Throttling = Annotated[
     Literal["off"] | Throttle,
     says(
-        "Events of one container, or other cgroup, a second and at once; what is beyond is counted only; off: none.",
+        "Events of one container, or other cgroup, a second and at once; any more are only counted; off: no limit.",
         live=True,
     ),
 ]
@@ -82,7 +82,7 @@ class DnsLookup(Settings, frozen=True, kw_only=True):
     ports: Annotated[
         tuple[Port, ...], says("Ports on which DNS is spoken, over UDP and TCP.", min_length=1, max_length=16)
     ] = (53,)
-    timeout: Annotated[Duration, says("A lookup without an answer for so long is a timeout.", ge=0.1, le=60)] = 5.0
+    timeout: Annotated[Duration, says("A lookup without an answer for this long is a timeout.", ge=0.1, le=60)] = 5.0
     max_pending: Annotated[
         int, says("Lookups that may wait for their answer at one time, on the whole node.", ge=64, le=2**20)
     ] = 16384
@@ -143,11 +143,11 @@ class Attributes(Settings, frozen=True, kw_only=True):
 
 class Metrics(Settings, frozen=True, kw_only=True):
     interval: Annotated[Duration, says("Time between two exports.", live=True, ge=1, le=3600)] = 15.0
-    max_series: Annotated[int, says("Series of one metric; what is beyond is summed as overflow.", ge=1, le=10**7)] = (
-        5000
-    )
+    max_series: Annotated[
+        int, says("Series that one metric may have; any more are summed as overflow.", ge=1, le=10**7)
+    ] = 5000
     series_ttl: Annotated[
-        Duration, says("A series without news for so long is forgotten.", live=True, ge=1, le=86400)
+        Duration, says("A series that has not changed for this long is forgotten.", live=True, ge=1, le=86400)
     ] = 300.0
     temporality: Annotated[
         Literal["cumulative", "delta"], says("cumulative: totals since the start; delta: since the last export.")
@@ -155,7 +155,7 @@ class Metrics(Settings, frozen=True, kw_only=True):
 
 
 class Slow(Settings, frozen=True, kw_only=True):
-    slow: Annotated[Duration, says("Records of what failed, or took at least so long.", ge=0)]
+    slow: Annotated[Duration, says("Records of what failed, or took at least this long.", ge=0)]
 
 
 LogPolicy = Literal["all", "failed", "off"] | Slow
@@ -167,9 +167,7 @@ class Logs(Settings, frozen=True, kw_only=True):
     )
     dns_lookup: Annotated[LogPolicy, says("Records of lookups that processes here made.")] = "all"
     dns_server: Annotated[LogPolicy, says("Records of lookups that a DNS server here answered.")] = "off"
-    process: Annotated[LogPolicy, says("Records of starts and ends of processes; slow: that ran at least so long.")] = (
-        "all"
-    )
+    process: Annotated[LogPolicy, says("Records of starts and ends of processes; slow: if they ran this long.")] = "all"
     event_name_attribute: Annotated[
         bool, says("Repeat the event's name as attribute otel.event.name, for stores that drop the field.")
     ] = True
@@ -189,21 +187,21 @@ class Kubernetes(Settings, frozen=True, kw_only=True):
     enabled: Annotated[
         Literal["auto"] | bool, says("Ask the API server for names; auto: in a pod or with a kubeconfig.")
     ] = "auto"
-    kubeconfig: Annotated[
-        str, says("The file that says how to reach it; empty: the service account, else $KUBECONFIG.")
-    ] = ""
+    kubeconfig: Annotated[str, says("The kubeconfig file; empty: the service account, else $KUBECONFIG.")] = ""
     context: Annotated[str, says("The context in the kubeconfig; empty: its current one.")] = ""
     node_name: Annotated[
         str,
-        says("This node, as the API server calls it; empty: as the host is called, else found by our own pod."),
+        says("Name of this node at the API server; empty: the host's name, else that of our own pod's node."),
         Meta(extra={"variable": "NODE_NAME"}),
     ] = ""
-    cluster_name: Annotated[str, says("k8s.cluster.name of everything here; a cluster does not know its name.")] = ""
+    cluster_name: Annotated[str, says("k8s.cluster.name of everything here; a cluster does not know its own name.")] = (
+        ""
+    )
     peers: Annotated[
         Literal["auto", "pods", "endpoints", "off"],
         says("Name other ends by all pods, by the EndpointSlices of services, or not; auto: pods while they are few."),
     ] = "auto"
-    max_peer_pods: Annotated[int, says("auto: with more pods in the cluster than that, endpoints.", ge=0, le=10**6)] = (
+    max_peer_pods: Annotated[int, says("auto: endpoints, if the cluster has more pods than this.", ge=0, le=10**6)] = (
         5000
     )
     hold: Annotated[
@@ -235,7 +233,7 @@ class Retry(Settings, frozen=True, kw_only=True):
     multiplier: Annotated[float, says("Growth of the wait from one retry to the next.", ge=1, le=100)] = 1.5
     max_interval: Annotated[Duration, says("Longest wait between two retries.", ge=0.001, le=3600)] = 30.0
     max_elapsed_time: Annotated[
-        Duration, says("A request older than that is given up and counted; 0: never.", ge=0, le=86400)
+        Duration, says("A request older than this is given up and counted; 0: never.", ge=0, le=86400)
     ] = 300.0
 
 
@@ -259,7 +257,7 @@ class Spool(Settings, frozen=True, kw_only=True):
         Size, says("Room on disk of this exporter; the oldest is dropped and counted.", ge=16 * MIB)
     ] = 1024 * MIB
     max_age: Annotated[
-        Duration, says("What is older is dropped and counted; takes the place of max_elapsed_time.", ge=1, le=2592000)
+        Duration, says("What is older is dropped and counted; replaces max_elapsed_time.", ge=1, le=2592000)
     ] = 86400.0
 
 
@@ -267,7 +265,7 @@ class Exporter(Settings, frozen=True, kw_only=True):
     """What all exporters have."""
 
     signals: Annotated[
-        tuple[Signal, ...], says("What is sent there, as the collector's pipelines say it.", min_length=1)
+        tuple[Signal, ...], says("What is sent there, in the words of the collector's pipelines.", min_length=1)
     ] = ("logs", "metrics", "traces")
 
 
@@ -277,7 +275,7 @@ class Otlp(Exporter, frozen=True, kw_only=True):
     tls: Annotated[Tls, says("TLS; an endpoint with http:// is plain text.")] = Tls()
     headers: Annotated[dict[str, Secret], says("Headers of every request.")] = {}
     header_files: Annotated[
-        dict[str, str], says("Headers whose values stand in files; read again when they change.")
+        dict[str, str], says("Headers whose values are in files; read again when they change.")
     ] = {}
     bearer_token_file: Annotated[
         str, says("File with the token of the header Authorization; read again when it changes.")
@@ -289,10 +287,10 @@ class Otlp(Exporter, frozen=True, kw_only=True):
 
 class OtlpGrpc(Otlp, frozen=True, kw_only=True, tag="otlp_grpc"):
     endpoint: Annotated[str, says("Where to send, such as collector:4317 or http://127.0.0.1:4317.", min_length=1)]
-    timeout: Annotated[Duration, says("A request without an answer for so long has failed.", ge=0.1, le=600)] = 5.0
+    timeout: Annotated[Duration, says("A request without an answer for this long has failed.", ge=0.1, le=600)] = 5.0
     compression: Annotated[
         Literal["none", "gzip"],
-        says("none costs no CPU time and suits a collector on the node; gzip saves the network."),
+        says("none costs no CPU time and suits a collector on the node; gzip saves bandwidth."),
     ] = "none"
 
 
@@ -300,14 +298,14 @@ class OtlpHttp(Otlp, frozen=True, kw_only=True, tag="otlp_http"):
     compression: Annotated[
         Literal["none", "gzip", "zstd"],
         says(
-            "none costs no CPU time and suits a collector on the node; zstd saves the network cheaply, gzip everywhere."
+            "none costs no CPU time and suits a collector on the node; zstd saves bandwidth cheaply; gzip is understood everywhere."
         ),
     ] = "none"
     endpoint: Annotated[str, says("Where to send; /v1/logs and so on are added, such as https://collector:4318.")] = ""
     logs_endpoint: Annotated[str, says("The whole URL for log records; empty: endpoint with /v1/logs.")] = ""
     metrics_endpoint: Annotated[str, says("The whole URL for metrics; empty: endpoint with /v1/metrics.")] = ""
     traces_endpoint: Annotated[str, says("The whole URL for spans; empty: endpoint with /v1/traces.")] = ""
-    timeout: Annotated[Duration, says("A request without an answer for so long has failed.", ge=0.1, le=600)] = 30.0
+    timeout: Annotated[Duration, says("A request without an answer for this long has failed.", ge=0.1, le=600)] = 30.0
 
 
 class Console(Exporter, frozen=True, kw_only=True, tag="console"):
@@ -337,7 +335,9 @@ class Health(Settings, frozen=True, kw_only=True):
     ] = "127.0.0.1:13134"
     stuck_after: Annotated[
         Duration,
-        says("A stage at the same piece of work for so long is stuck: said, told, and /healthz fails.", ge=1, le=3600),
+        says(
+            "A stage at one piece of work for this long is stuck: logged, an event, and /healthz fails.", ge=1, le=3600
+        ),
     ] = 60.0
 
 
@@ -363,7 +363,7 @@ class Config(Settings, frozen=True, kw_only=True):
         says("Where it goes; empty: OTLP to what OTEL_EXPORTER_OTLP_ENDPOINT names, else the console.", live=True),
     ] = {}
     telemetry: Annotated[Telemetry, says("The agent's signals about itself.", live=True)] = Telemetry()
-    health: Annotated[Health, says("Whether the agent lives and is ready, over HTTP.")] = Health()
+    health: Annotated[Health, says("Whether the agent is alive and ready, over HTTP.")] = Health()
     memory_limit: Annotated[
         Literal["auto", "off"] | Annotated[Size, Meta(ge=96 * MIB)],
         says(

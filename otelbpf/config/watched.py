@@ -22,7 +22,7 @@ class WatchedFile:
         self._taken = self._seen = self._state()
 
     def changed(self) -> bool:
-        """Whether it is another than when this was last true, and the same as at the last call: who writes it has
+        """Whether it has changed since this was last true, but not since the last call: whoever writes it has then
         finished. To be called every now and then."""
         before, self._seen = self._seen, self._state()
         if self._seen == self._taken or self._seen != before:

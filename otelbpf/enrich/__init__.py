@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from otelbpf.batch import Batch, Categorical, Facts
 from otelbpf.enrich.address import Addresses
+from otelbpf.enrich.caches import Made
 from otelbpf.enrich.container import Cgroups
 from otelbpf.enrich.hostname import HostNames
 from otelbpf.enrich.kubernetes.peers import Peers
 from otelbpf.enrich.kubernetes.waiting import Waiting
 from otelbpf.enrich.machine import Machine
-from otelbpf.enrich.memory import Made
 from otelbpf.enrich.process import EXEC, EXECUTABLES, Executables
 from otelbpf.enrich.resource import Resources
 from otelbpf.signals import names
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from otelbpf.batch import Column
     from otelbpf.config import Config
+    from otelbpf.enrich.caches import Counters
     from otelbpf.enrich.kubernetes.cluster import Cluster
     from otelbpf.enrich.machine import Answers
-    from otelbpf.enrich.memory import Counters
 
 __all__ = ["Enrichment"]
 

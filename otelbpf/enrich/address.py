@@ -12,20 +12,20 @@ import numpy as np
 
 from otelbpf.address_text import is_mapped, raw_addresses, texts
 from otelbpf.batch import Categorical, Facts
+from otelbpf.enrich.caches import Made
 from otelbpf.enrich.distinct import distinct, distinct_together, words
 from otelbpf.enrich.hostname import NO_NAMES
 from otelbpf.enrich.kubernetes.peers import EDGE_NAMES, NOBODY, End, end_facts, place_of
-from otelbpf.enrich.memory import Made
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from otelbpf.batch import Batch, Column
+    from otelbpf.enrich.caches import Counters
     from otelbpf.enrich.hostname import Names
     from otelbpf.enrich.kubernetes.peers import Ends, Peers
     from otelbpf.enrich.machine import Answers
-    from otelbpf.enrich.memory import Counters
 
 PEERS = 16_384
 ENDS = 4096

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cachetools import TTLCache
 
-from otelbpf.enrich.memory import Memory
+from otelbpf.enrich.caches import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otelbpf.batch import Batch
+    from otelbpf.enrich.caches import Counters
     from otelbpf.enrich.machine import Answers
-    from otelbpf.enrich.memory import Counters
 
 CGROUPS = 65_536
 REMOVED_CGROUPS = 16_384
@@ -45,7 +45,7 @@ UNIT = re.compile(r".+\.(?:service|scope)")
 FOLDED = re.compile(
     r"(?:session-|run-|app-|vte-spawn-|libpod-conmon-|crio-conmon-).*\.scope|run-[ur][0-9a-f]+\.service"
 )
-"""Names with a counter, a pid or a random part: one resource each would be one a login."""
+"""Names with a counter, a pid or a random part: a resource for each would be one for every login."""
 CONNECTION_INSTANCE = re.compile(r"(?P<template>[^@]+@)\d+-.*\.service")
 """One instance a connection (Accept=yes): sshd@3-10.0.0.1:22-10.0.0.2:51234.service is sshd@.service."""
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from otelbpf.enrich.caches import Memory
 from otelbpf.enrich.distinct import Distinct, distinct_together, words
-from otelbpf.enrich.memory import Memory
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from otelbpf.batch import Batch, Facts
-    from otelbpf.enrich.memory import Counters
+    from otelbpf.enrich.caches import Counters
 
 ADDRESSES = 16_384
 NAMES_OF_ADDRESS = 16

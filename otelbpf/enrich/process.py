@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otelbpf.batch import Categorical, Facts
+from otelbpf.enrich.caches import Made, Memory
 from otelbpf.enrich.distinct import distinct
-from otelbpf.enrich.memory import Made, Memory
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from otelbpf.batch import Batch
+    from otelbpf.enrich.caches import Counters
     from otelbpf.enrich.machine import Answers
-    from otelbpf.enrich.memory import Counters
 
 EXECUTABLES = 16_384
 PROCESSES = 16_384

@@ -20,11 +20,11 @@ import numpy as np
 
 from otelbpf import __version__
 from otelbpf.batch import Categorical, Facts
+from otelbpf.enrich.caches import Memory
 from otelbpf.enrich.container import NOBODY
 from otelbpf.enrich.distinct import distinct
 from otelbpf.enrich.image import image_facts
 from otelbpf.enrich.kubernetes.identity import container_facts
-from otelbpf.enrich.memory import Memory
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from otelbpf.batch import Batch
+    from otelbpf.enrich.caches import Counters
     from otelbpf.enrich.container import Cgroups, Container
     from otelbpf.enrich.kubernetes.cluster import Cluster
     from otelbpf.enrich.kubernetes.identity import Pod
     from otelbpf.enrich.machine import Answers
-    from otelbpf.enrich.memory import Counters
     from otelbpf.enrich.runtime import Named
 
 RESOURCES = 10_000

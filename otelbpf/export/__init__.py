@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
@@ -101,7 +100,7 @@ class Exporters:
             member.export(request)
 
     def export_all(self, request: Request) -> None:
-        """`export` for who can wait, as a replay can: nothing is dropped because it comes too fast."""
+        """`export` for a caller that can wait, as a replay can: nothing is dropped because it comes too fast."""
         for member in self.members:
             member.wait_for_room(request)
             member.export(request)
@@ -124,13 +123,9 @@ class Exporters:
         in_time = [member.flush(deadline) for member in self.members]
         return self.former.wait(deadline) and all(in_time)
 
-    def flush_within(self, seconds: float) -> bool:
-        """`flush` with the time that it may take."""
-        return self.flush(time.monotonic() + seconds)
-
     def replace(self, members: Iterable[Exporter], deadline: float) -> None:
         """From now on *members*, which are open, get the requests; those that are not among them any more end by
-        themselves until *deadline* (time.monotonic), and stay in the account. Called by who calls `export`."""
+        themselves until *deadline* (time.monotonic), and stay in the account. Called by the thread that calls `export`."""
         wanted = tuple(members)
         gone = [member for member in self.members if member not in wanted]
         for member in wanted:
@@ -153,7 +148,7 @@ class Exporters:
         for member in self._all():
             if member.failure is not None:
                 raise OtelbpfError(
-                    f"exporter {member.name} ended by a mistake of otelbpf: {described(member.failure)}; please report it"
+                    f"exporter {member.name} ended because of a bug in otelbpf: {described(member.failure)}; please report it"
                 )
 
     def watch(self, watcher: Watcher) -> None:

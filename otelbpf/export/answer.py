@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 REJECTED = "rejected"
-"""The peer looked at it and does not want it."""
+"""The peer refused it for good."""
 QUEUE_FULL = "queue_full"
 MEMORY_LIMIT = "memory_limit"
 """The queue had less room than it was given, for want of memory."""
@@ -18,7 +18,7 @@ SPOOL_FULL = "spool_full"
 SPOOL_EXPIRED = "spool_expired"
 """On disk for longer than `spool.max_age`."""
 SPOOL_CORRUPT = "spool_corrupt"
-"""On disk, but not to be read any more."""
+"""On disk, but unreadable."""
 MISTAKE = "internal_error"
 """An error that nobody expected, where it was being sent."""
 OUTPUT_CLOSED = "output_closed"

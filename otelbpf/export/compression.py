@@ -1,4 +1,4 @@
-"""How bodies are packed for HTTP. gRPC packs by itself, and knows gzip only."""
+"""How bodies are compressed for HTTP. gRPC compresses by itself, and knows gzip only."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ GZIP_LEVEL = 1
 """Log records shrink 14-fold at a fraction of level 6's time, which gains a quarter more."""
 ZSTD_LEVEL = 1
 KEPT_BYTES = 4 * 2**20
-"""Of packed requests that are remembered for their retries: each keeps what it was made of, outside of the queue."""
+"""Of compressed requests that are kept for their retries: each also keeps the request itself, outside of the queue."""
 
 
-class Packer:
-    """Packs each request once, however often it is sent. For any thread."""
+class Compressor:
+    """Compresses each request once, however often it is sent. For any thread."""
 
     def __init__(self, compression: str) -> None:
         self.compression = compression
-        self._packed: dict[int, tuple[Request, bytes]] = {}
+        self._compressed: dict[int, tuple[Request, bytes]] = {}
 
-    def pack(self, request: Request) -> bytes:
+    def compress(self, request: Request) -> bytes:
         """The body as it goes over the wire."""
         if self.compression == "none":
             return request.body
-        kept, packed = self._packed.get(id(request), (None, b""))
+        kept, compressed = self._compressed.get(id(request), (None, b""))
         if kept is not request:
-            packed = _zstd(request.body) if self.compression == "zstd" else _gzip(request.body)
-            self._remember(request, packed)
-        return packed
+            compressed = _zstd(request.body) if self.compression == "zstd" else _gzip(request.body)
+            self._remember(request, compressed)
+        return compressed
 
-    def _remember(self, request: Request, packed: bytes) -> None:
-        size = len(request.body) + len(packed)
+    def _remember(self, request: Request, compressed: bytes) -> None:
+        size = len(request.body) + len(compressed)
         if self.held_bytes + size > KEPT_BYTES:
-            self._packed.clear()
-        self._packed[id(request)] = (request, packed)
+            self._compressed.clear()
+        self._compressed[id(request)] = (request, compressed)
 
     @property
     def held_bytes(self) -> int:
         """What is kept here, with what it was made of."""
-        return sum(len(one.body) + len(small) for one, small in tuple(self._packed.values()))
+        return sum(len(one.body) + len(small) for one, small in tuple(self._compressed.values()))
 
     def forget(self, request: Request) -> None:
         """*request* will not be sent again."""
-        self._packed.pop(id(request), None)
+        self._compressed.pop(id(request), None)
 
 
 def _gzip(body: bytes) -> bytes:
@@ -58,5 +58,5 @@ def _zstd(body: bytes) -> bytes:
         from compression import zstd
     else:
         from backports import zstd
-    packed: bytes = zstd.compress(body, ZSTD_LEVEL)
-    return packed
+    compressed: bytes = zstd.compress(body, ZSTD_LEVEL)
+    return compressed

@@ -38,11 +38,11 @@ def diagnose(failure: Failure, endpoint: Endpoint | None, *, ask: bool = True) -
     if endpoint is None:
         return failure.message or failure.code
     if failure.code in BEHIND_PROXY and (proxy := proxy_named(endpoint)):
-        return f"{endpoint.authority} is not reached by the proxy {proxy} ({said}); check the proxy, or name the peer in NO_PROXY"
+        return f"{endpoint.authority} cannot be reached through the proxy {proxy} ({said}); check the proxy, or name the peer in NO_PROXY"
     sentence = _from_message(failure, endpoint, said)
     if sentence is None and failure.code in UNJUDGED:
         if not ask:
-            return f"{endpoint.authority} does not take what it is sent ({said})"
+            return f"{endpoint.authority} does not accept what it is sent ({said})"
         grpc = failure.code.isupper() and not failure.code.startswith("HTTP")
         sentence = _from_peer(endpoint, grpc=grpc, said=said)
     return sentence or f"{endpoint.authority} answered {said}"
@@ -183,8 +183,8 @@ def _refused(endpoint: Endpoint) -> str:
 
 
 def _not_taken(where: str, speaks: str, said: str) -> str:
-    return f"{where} is there and does not take what it is sent ({said})" if speaks else _no_answer(where, said)
+    return f"{where} answers but does not accept what it is sent ({said})" if speaks else _no_answer(where, said)
 
 
 def _no_answer(where: str, said: str) -> str:
-    return f"{where} accepts connections but gives no OTLP answer ({said})"
+    return f"{where} accepts connections but does not answer in OTLP ({said})"

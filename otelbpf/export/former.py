@@ -1,4 +1,4 @@
-"""Exporters that a reload took away: they send what they still have, and what became of it stays in the account."""
+"""Exporters that a reload removed: they send what they still have, and what became of it stays in the account."""
 
 from __future__ import annotations
 

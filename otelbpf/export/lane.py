@@ -187,6 +187,7 @@ class Lane:
         self.unreadable_until = until
 
     def release_surplus(self) -> None:
+        """Lets the oldest that are on disk leave memory, down to RESIDENT_BYTES."""
         resident = sum(len(entry.request.body) for entry in self.live)
         while resident > RESIDENT_BYTES and self.live and self.live[0].row:
             entry = self.live.popleft()

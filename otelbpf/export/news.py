@@ -1,4 +1,4 @@
-"""How exporting goes, told to those who watch and, so seldom that it is no flood, to the log."""
+"""How exporting goes: for those who watch it and, seldom enough not to flood it, for the log."""
 
 from __future__ import annotations
 

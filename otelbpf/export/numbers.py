@@ -38,6 +38,8 @@ class RunTime(NamedTuple):
 
 
 class MapFill(NamedTuple):
+    """How full one bounded table is."""
+
     entries: int
     capacity: int
 
@@ -60,7 +62,7 @@ class AgentNumbers:
     overflows: Mapping[str, int] = field(default_factory=dict)
     """Map → events that shared an entry."""
     caches: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
-    """Cache → look-ups that hit, that missed, entries that went for want of room, entries there are."""
+    """Cache → look-ups that hit, that missed, entries dropped for lack of room, entries there are."""
     series: Mapping[str, int] = field(default_factory=dict)
     """Metric → series kept."""
     series_overflows: Mapping[str, int] = field(default_factory=dict)

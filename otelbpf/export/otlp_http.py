@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from otelbpf import __version__
 from otelbpf.errors import ConfigError
 from otelbpf.export.answer import Accepted, Answer, Failure
-from otelbpf.export.compression import Packer
+from otelbpf.export.compression import Compressor
 from otelbpf.export.endpoint import certificate_files, http_endpoints, read_certificates, tls_context
 from otelbpf.export.files import Headers, Rotation
 from otelbpf.export.proxy import proxy_of
@@ -49,7 +49,7 @@ class HttpTransport:
         self._own_headers = {"User-Agent": f"otelbpf/{__version__}", "Content-Type": PROTOBUF}
         if settings.compression != "none":
             self._own_headers["Content-Encoding"] = settings.compression
-        self._packer = Packer(settings.compression)
+        self._compressor = Compressor(settings.compression)
         self._secure = any(endpoint.secure for endpoint in self.endpoints.values())
         self._rotation = Rotation(certificate_files(settings.tls) if self._secure else ())
         self._pools: dict[str, urllib3.PoolManager] = {}
@@ -92,7 +92,7 @@ class HttpTransport:
             response = self._pools[request.signal].request(
                 "POST",
                 endpoint.url,
-                body=self._packer.pack(request),
+                body=self._compressor.compress(request),
                 headers=self._own_headers | dict(self._headers.current()),
                 timeout=urllib3.Timeout(total=timeout_s),
                 redirect=False,
@@ -106,7 +106,7 @@ class HttpTransport:
             response.close()  # whatever this is, the rest of it is not wanted
         answer = answer_of(response.status, response.headers, body, request.items)
         if isinstance(answer, Accepted) or not answer.retryable:
-            self._packer.forget(request)
+            self._compressor.forget(request)
         return answer
 
     def _opened(self) -> dict[str, urllib3.PoolManager]:

@@ -34,7 +34,7 @@ def probe(name: str, settings: OtlpGrpc | OtlpHttp | Console, timeout_s: float =
                 return False, f"{signal}: {diagnose(answer, transport.endpoint)}"
     protocol = "gRPC" if isinstance(settings, OtlpGrpc) else "HTTP"
     tls = " with TLS" if transport.endpoint.secure else ""
-    return True, f"{transport.endpoint.authority} takes OTLP over {protocol}{tls}"
+    return True, f"{transport.endpoint.authority} accepts OTLP over {protocol}{tls}"
 
 
 def _answers(

@@ -1,6 +1,6 @@
 """OpenTelemetry's own SDK and exporters, set up for one peer: they carry what the agent says about itself.
 
-Their ways are kept from the agent: they log to the terminal, block for up to half a minute when the peer is away, and
+Their habits must not affect the agent: they log to the terminal, block for up to half a minute when the peer is away, and
 lose what could not be sent. So they run apart, are silenced, and are left behind at the end when they take too long.
 """
 
@@ -81,7 +81,7 @@ class KeepingExporter:
     """Another exporter of the SDK's, whose failures cost nothing: what it could not send goes with the next that comes.
 
     The SDK forgets a batch after a few seconds. But what happened while the peer was away is what one wants to know
-    when it is back; and the first thing that happens then, is that the agent says so.
+    when it is back; and then the next batch comes soon, as the agent says that the peer is back.
     """
 
     def __init__(self, exporter: Any) -> None:

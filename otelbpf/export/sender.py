@@ -39,7 +39,7 @@ FLUSH_RETRY_S = 0.5
 """Longest wait for a retry while stopping: there is no time for more."""
 JOIN_S = 0.2
 SPOOL_S = 0.5
-"""Kept of the time to stop, to write what is not yet on disk."""
+"""Reserved, of the time to stop, for writing what is not yet on disk."""
 
 
 class Sender:

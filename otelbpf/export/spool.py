@@ -110,7 +110,7 @@ class Spool:
             self._database = None
 
     def set_aside(self) -> Path:
-        """Closes the file and puts it out of the way, in the place of one that was put there before."""
+        """Closes the file and puts it out of the way, replacing one that was put there before."""
         self.__exit__()
         aside = self.path.with_name(FILE + ASIDE)
         try:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from otelbpf import __version__
 from otelbpf.config import Console
 from otelbpf.errors import OtelbpfError
 from otelbpf.export.instruments import Reading, all_instruments, observe
+from otelbpf.export.losses import Losses
 from otelbpf.export.numbers import own_process
+from otelbpf.export.own_resource import own_resource
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 INFO, WARN, ERROR = 9, 13, 17
 REFUSED = "refused"
-POD_NAMESPACE, POD_NAME, POD_UID = "POD_NAMESPACE", "POD_NAME", "POD_UID"
-"""Variables that the DaemonSet fills from the downward API."""
 KEPT = 1000
 """Events and lags that are kept until the SDK is there."""
 
@@ -75,11 +74,10 @@ class Telemetry:
         self._resource = own_resource(config, *self._host)
         self._reading: Reading | None = None
         self._last: AgentNumbers | None = None
-        """Read at the end. The SDK may ask once more, from its own thread, when what counts is gone."""
+        """Read at the end. The SDK may ask once more, from its own thread, when the parts that count are gone."""
         self._asking = threading.Lock()
-        self._losses: Counter[tuple[str, ...]] = Counter()
+        self._losses = Losses()
         self._reloads = {"": 0, REFUSED: 0}
-        self._messages: dict[tuple[str, ...], str] = {}
         self._lock = threading.Lock()
         self._told: deque[_Told] = deque(maxlen=KEPT)
         self._lags: deque[float] = deque(maxlen=KEPT)
@@ -190,7 +188,7 @@ class Telemetry:
 
     def lost(self, exporter: str, signal: str, reason: str, items: int, message: str) -> None:
         if message:  # the items are in the ledger
-            self._messages[exporter, signal, reason] = message
+            self._losses.explain(exporter, signal, reason, message)
 
     # In the thread that starts it, and in the SDK's
 
@@ -273,24 +271,10 @@ class Telemetry:
         return Reading(agent, own_process(), self._outputs.components(), dict(self._reloads))
 
     def _tell_losses(self, agent: AgentNumbers) -> None:
-        """One event for each kind of loss that grew since the last reading, with how much it grew."""
-        for kind, total in _losses(agent):
-            grown = total - self._losses[kind]
-            self._losses[kind] = total
-            if grown > 0:
-                self._tell_loss(kind, grown)
-
-    def _tell_loss(self, kind: tuple[str, ...], count: int) -> None:
-        if len(kind) == 2:
-            probe, reason = kind
-            attributes: dict[str, Any] = {names.OTELBPF_PROBE_NAME: probe, names.ERROR_TYPE: reason}
-            body = f"{count} events of {probe} lost: {reason}"
-        else:
-            exporter, signal, reason = kind
-            attributes = self._component(exporter) | {names.ERROR_TYPE: reason}
-            said = self._messages.pop(kind, "")
-            body = f"{count} {signal} lost at exporter {exporter}: {reason}" + (f" ({said})" if said else "")
-        self._tell(names.EVENT_AGENT_DATA_LOST, WARN, body, attributes)
+        for loss in self._losses.grown(agent):
+            attributes: dict[str, Any] = {names.ERROR_TYPE: loss.reason}
+            attributes |= {names.OTELBPF_PROBE_NAME: loss.probe} if loss.probe else self._component(loss.exporter)
+            self._tell(names.EVENT_AGENT_DATA_LOST, WARN, loss.sentence, attributes)
 
     def _tell(self, name: EventName, severity: int, body: str, attributes: Mapping[str, Any] | None = None) -> None:
         if self._peer is None:
@@ -308,40 +292,8 @@ class Telemetry:
         return named | ({names.OTEL_COMPONENT_TYPE: kind} if kind else {})
 
 
-def own_resource(
-    config: Config, host_name: str | None, host_id: str | None, environ: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """Who the agent is; the SDK adds telemetry.sdk.*."""
-    environ = environ or {}
-    pod_uid = environ.get(POD_UID)
-    known = {
-        names.HOST_NAME: host_name,
-        names.HOST_ID: host_id,
-        names.SERVICE_NAME: "otelbpf",
-        names.SERVICE_VERSION: __version__,
-        names.SERVICE_INSTANCE_ID: pod_uid or host_id or host_name,
-        names.TELEMETRY_DISTRO_NAME: "otelbpf",
-        names.TELEMETRY_DISTRO_VERSION: __version__,
-        names.K8S_CLUSTER_NAME: config.kubernetes.cluster_name,
-        names.K8S_NODE_NAME: config.kubernetes.node_name,
-        names.K8S_NAMESPACE_NAME: environ.get(POD_NAMESPACE),
-        names.K8S_POD_NAME: environ.get(POD_NAME),
-        names.K8S_POD_UID: pod_uid,
-    }
-    return dict(config.resource.attributes) | {str(name): value for name, value in known.items() if value}
-
-
 def _first_peer(config: Config) -> tuple[str, OtlpGrpc | OtlpHttp] | None:
     for name, settings in config.exporters.items():
         if not isinstance(settings, Console):
             return name, settings
     return None
-
-
-def _losses(agent: AgentNumbers) -> Iterable[tuple[tuple[str, ...], int]]:
-    for probe, events in agent.events.items():
-        for reason, count in events.lost.items():
-            yield (probe, reason), count
-    for (exporter, signal), records in agent.records.items():
-        for reason, count in ({"rejected": records.rejected} | dict(records.dropped)).items():
-            yield (exporter, signal, reason), count

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 STEP_NS = 10**9
-"""Less between two looks is the clock being steered."""
+"""A smaller step between two looks is the clock being slewed."""
 
 
 def steady_ns() -> int:

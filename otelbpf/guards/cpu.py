@@ -1,7 +1,7 @@
 """How much of the CPU budget is used: the `cpu_limit` setting becomes a pressure, 1.0 at the budget.
 
-`auto` stays below the quota of the cgroup: who reaches it is stopped by the kernel for the rest of each tenth of a
-second, and loses events meanwhile, while records that are left out cost no number.
+`auto` stays below the quota of the cgroup: an agent that reaches it is stopped by the kernel for the rest of each tenth of
+a second and loses events meanwhile, whereas records that are left out make no number wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OF_QUOTA = 0.9
 WINDOW_S = 3.0
 """A burst of one export of all metrics is no reason to change anything."""
 STARTING_S = 10.0
-"""Starting is dear, and once."""
+"""Starting is expensive, and happens once."""
 
 
 def budget(config: Config) -> float | None:

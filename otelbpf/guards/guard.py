@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from otelbpf.signals.sampling import Sampling
 
 TURN_S, HASTY_TURN_S = 0.5, 0.05
-"""In a flood memory grows by tens of megabytes a second; to look costs 50 µs."""
+"""In a flood memory grows by tens of megabytes a second; a look costs 50 µs."""
 HASTY_FROM = 0.7
 MEMORY_OVER, MEMORY_UNDER, MEMORY_URGENT = 0.8, 0.65, 0.9
 MEMORY_PATIENCE_S = 0.5
@@ -31,7 +31,7 @@ MEMORY_PATIENCE_S = 0.5
 CPU_OVER, CPU_UNDER = 1.0, 0.5
 QUIET_S = 10.0
 AGAIN_S = 10.0
-"""What holds is told again so often: an exporter that a reload has brought does not know it."""
+"""What is in force is repeated this often: an exporter that a reload has added does not know it."""
 SENTENCES = 64
 
 
@@ -106,7 +106,8 @@ class Guards:
     """Turns guards and lets the watchdog look, in a thread of its own, while entered."""
 
     def __init__(self, guards: Sequence[Guard], pulses: Callable[[], Iterable[Pulse]], stuck_after_s: float) -> None:
-        """*pulses* are those of the stages that the watchdog looks after; its own is added, for who asks it."""
+        """*pulses* are those of the stages that the watchdog looks after; that of this thread is added, so
+        that whoever asks the watchdog sees it, too."""
         self._guards = guards
         self._pulse = Pulse("guards")
         self.watchdog = Watchdog(lambda: (self._pulse, *pulses()), stuck_after_s)
@@ -125,7 +126,7 @@ class Guards:
         self.stop()
 
     def stop(self) -> None:
-        """No step is taken any more; what holds goes on to hold. May be called twice."""
+        """No more steps are taken; what is in force stays so. May be called twice."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()

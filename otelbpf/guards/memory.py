@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SELF = Path("/proc/self")
 NEEDED_BYTES = 96 << 20
-"""With less, what an agent needs that has nothing to do is beyond the mark at which it takes steps back up."""
+"""With less, even an idle agent uses too much for a step to be taken back."""
 OWN = ("RssAnon:", "RssShmem:")
 
 

@@ -103,9 +103,9 @@ class Watchdog:
 
 def _sentence(pulse: Pulse, now_s: float) -> str:
     if pulse.has_ended or pulse.thread is None:
-        return f"{pulse.stage} does not run any more"
+        return f"{pulse.stage} is no longer running"
     where = place(pulse.thread)
-    return f"{pulse.stage} is stuck for {pulse.overdue_s(now_s):.0f} s{f', {where}' if where else ''}"
+    return f"{pulse.stage} has been stuck for {pulse.overdue_s(now_s):.0f} s{f', {where}' if where else ''}"
 
 
 def place(thread: threading.Thread) -> str:

@@ -3,8 +3,8 @@
 Batches and requests are large and short-lived. glibc answers that by raising its thresholds until such blocks come from
 the heap, where one small block above them keeps megabytes for ever, in each of the arenas that threads get of their own.
 But a block that is mapped costs a page fault for each 4 KiB, every time: mapped from 256 KiB on, connections with log
-records cost half as much CPU time again as from 1 MiB on; from 4 MiB on they leave a quarter more memory. To weigh it
-anew, change the size and run `python -m tests.bench tcp memory`.
+records cost half as much CPU time again as from 1 MiB on; from 4 MiB on they leave a quarter more memory. To measure
+it again, change the size and run `python -m tests.bench tcp memory`.
 """
 
 from __future__ import annotations

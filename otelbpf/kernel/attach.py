@@ -58,7 +58,7 @@ class AttachedProbe:
     refused: list[Refusal] = field(default_factory=list)
     """Ways and programs that were tried in vain, in order."""
     lost: list[str] = field(default_factory=list)
-    """Details that are not seen for want of an optional program."""
+    """Details that are not seen because an optional program is missing."""
     object: Object | None = None
     ring: Ring | None = None
     struct: np.dtype[np.void] | None = None
@@ -70,7 +70,7 @@ class AttachedProbe:
     throttle: Throttle | None = None
     """For a probe that has one."""
     seconds: float = 0.0
-    """What loading and attaching took, vain tries included."""
+    """What loading and attaching took, failed tries included."""
 
     @property
     def state(self) -> Literal["attached", "degraded", "failed"]:
@@ -145,7 +145,7 @@ def attach(
 ) -> Iterator[AttachedProbe]:
     """The probe by the first of its ways that this kernel accepts; never raises for what the kernel refuses.
 
-    *knobs* are values of constants that several objects have; an object without one passes it over.
+    *knobs* are values of constants that several objects have; an object without one ignores it.
     *before_attach* is called with the loaded object before any program can run (to fill filter maps).
     Raises CannotRun when the object or libbpf is missing: then no probe can work.
     """
@@ -174,7 +174,7 @@ def attach_all(
     before_attach: Callable[[Object], None] = lambda _object: None,
 ) -> Iterator[list[AttachedProbe]]:
     """Each of *probes* as `attach` gives it, in order; attached side by side, because the kernel takes some 80 ms to
-    verify one and a start should be felt by nobody. *before_attach* is called in several threads."""
+    verify one and nobody should notice a start. *before_attach* is called in several threads."""
     openings = [attach(probe, config, knobs=knobs, before_attach=before_attach) for probe in probes]
     with ExitStack() as open_:
         with ThreadPoolExecutor(len(openings) or 1, thread_name_prefix="attach") as pool:

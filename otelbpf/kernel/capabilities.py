@@ -8,7 +8,7 @@ from pathlib import Path
 NEEDED = {"CAP_NET_ADMIN": 12, "CAP_PERFMON": 38, "CAP_BPF": 39}
 """To load, to trace, and to attach to cgroups."""
 RECOMMENDED = {"CAP_SYS_PTRACE": 19}
-"""To read /proc of processes of other users. Who is not root reads what is root's by CAP_DAC_READ_SEARCH besides."""
+"""To read /proc of processes of other users. An agent that is not root needs CAP_DAC_READ_SEARCH as well, for what is root's."""
 _OF_OTHERS = {"CAP_DAC_READ_SEARCH": 2}
 _ALL_IN_ONE = 21  # CAP_SYS_ADMIN, which stood for CAP_BPF and CAP_PERFMON before they existed, and still does
 _IMPLIED_BY_ALL = {"CAP_PERFMON", "CAP_BPF"}
@@ -34,7 +34,7 @@ def missing(held: int | None = None) -> list[str]:
 
 
 def recommended(uid: int | None = None) -> dict[str, int]:
-    """Those without which processes of other users stay nameless, for a process of *uid* (default: this one's)."""
+    """Those without which processes of other users stay unnamed, for a process of *uid* (default: this one's)."""
     return RECOMMENDED | ({} if (os.geteuid() if uid is None else uid) == 0 else _OF_OTHERS)
 
 

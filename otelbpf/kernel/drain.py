@@ -32,7 +32,7 @@ thread may wait longer than that for its turn. This one needs 2 % of a core."""
 
 
 PLENTY_BYTES = 4 << 20
-"""So much that it is not worth to wait for more: thousands of the largest events."""
+"""So much that waiting for more is not worth it: thousands of the largest events."""
 
 Slice = list[tuple[int, bytes]]
 """(index of the source, records with their headers), in the order of each source."""
@@ -67,7 +67,7 @@ class Drain:
         self._waiting: list[deque[tuple[int, bytes]]] = [deque() for _source in self.sources]
         """Of each source: (number of the tick, records)."""
         self.ticks = 0
-        """How often the rings have been read: what has a lower number is whole."""
+        """How often the rings have been read: what has a lower number is complete."""
         self._waiting_bytes = [0] * len(self.sources)
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
@@ -118,7 +118,7 @@ class Drain:
         return min((waiting[0][0] for waiting in self._waiting if waiting), default=math.inf)
 
     def _of_tick(self, tick: float) -> Iterator[tuple[int, bytes]]:
-        """Not torn apart: what one ring taught about what is in another came in the same tick."""
+        """Kept together: what one ring teaches about the content of another came in the same tick."""
         for index, waiting in enumerate(self._waiting):
             while waiting and waiting[0][0] == tick:
                 _tick, records = waiting.popleft()

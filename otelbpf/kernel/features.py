@@ -129,7 +129,7 @@ def too_old() -> str:
 def initial_pid() -> int:
     """This process's id in the initial pid namespace, which is the one that BPF programs see.
 
-    In a container without hostPID nothing in /proc tells it, but a BPF program that runs for us does.
+    In a container without hostPID nothing in /proc shows it, but a BPF program that runs for us does.
     """
     if str(Path("/proc/self/ns/pid").readlink()) == _INITIAL_PID_NAMESPACE:
         return os.getpid()

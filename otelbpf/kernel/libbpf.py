@@ -120,7 +120,7 @@ class Libbpf:
 
     @contextmanager
     def messages(self) -> Iterator[list[str]]:
-        """What libbpf says in this thread while the block runs; outside of such a block it is not heard."""
+        """What libbpf says in this thread while the block runs; outside of such a block it is discarded."""
         outer = getattr(self._listening, "to", None)
         heard: list[str] = []
         self._listening.to = heard

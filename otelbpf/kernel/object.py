@@ -243,7 +243,7 @@ class Object:
         return view[0] if view.dtype.names else view.reshape(())
 
     def set(self, variable: str, value: int) -> None:
-        """Sets a global of `.data`, which programs that run read anew; at once, as no integer is written in parts."""
+        """Sets a global of `.data`, which running programs read each time. Atomic: no integer is written in parts."""
         self._mapped(variable, ".data", PROT_READ | PROT_WRITE)[0] = value
 
     def _mapped(self, variable: str, section: str, protection: int) -> np.ndarray[Any, Any]:
@@ -282,7 +282,7 @@ def _chunks(fd: int) -> Iterator[bytes]:
     while True:
         try:
             chunk = os.read(fd, _READ_BYTES)
-        except BlockingIOError:  # the kernel rests after a million elements that nothing was written of: go on
+        except BlockingIOError:  # the kernel pauses after a million elements for which nothing was written: go on
             continue
         if not chunk:
             return

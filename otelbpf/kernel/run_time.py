@@ -1,4 +1,4 @@
-"""How long the kernel spends in BPF programs: counted while somebody wants to know, at some 60 ns a run."""
+"""How long the kernel spends in BPF programs: counted only while asked for, as counting costs some 60 ns a run."""
 
 from __future__ import annotations
 

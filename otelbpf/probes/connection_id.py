@@ -22,7 +22,7 @@ KEY_BYTES = 64
 
 
 def add_connection_ids(config: Config, batch: Batch) -> None:
-    """The column `connection_id` of connections that become records; a hash a row is the dearest thing of a batch."""
+    """The column `connection_id` of connections that become records; a hash a row is the most expensive part of a batch."""
     numbers = batch.rows["client_isn"], batch.rows["server_isn"]
     batch.columns["connection_id"] = connection_ids(*numbers, batch.number("closed"), config.connection_id.key)
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from otelbpf.batch import Categorical, Facts
+from otelbpf.enrich.caches import Made
 from otelbpf.enrich.distinct import distinct_together
-from otelbpf.enrich.memory import Made
 from otelbpf.errors import ProtocolError
 from otelbpf.protocols.dns import Message, parse, parse_question
 from otelbpf.protocols.dns_registry import response_code_name, type_name

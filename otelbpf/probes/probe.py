@@ -203,7 +203,7 @@ class Probe:
     sweep: str | None = None
     """A `syscall` program run each second (what has timed out)."""
     cost: str = ""
-    """What it costs in the kernel, measured as docs/performance.md says; empty when nothing is to be felt."""
+    """What it costs in the kernel, measured as docs/performance.md says; empty when it is negligible."""
     map_sizes: Callable[[Any], Mapping[str, int]] = field(default=lambda _config: {})
     tables: Callable[[Any], Mapping[str, tuple[int, int]]] = field(default=lambda _prepare: {})
     """Takes what `prepare` gave; the bounded tables that it keeps: name → entries, and how many fit."""

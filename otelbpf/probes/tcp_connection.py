@@ -149,12 +149,12 @@ _FAILED = Event(
     identity=identities,
 )
 
-_WAY = (  # W in SIGNALS.md
+_BY_SERVICE = (  # what tells series apart where the other end would make too many
     Choice(names.NETWORK_TCP_HANDSHAKE_ROLE, "role", ROLES),
     Number(names.SERVER_PORT, "service_port", absent=0),
     Known("edge", (names.OTELBPF_PEER_TYPE,)),
 )
-_EDGE = (  # E in SIGNALS.md
+_BY_EDGE = (  # which service talks to which: both ends, as far as few peers differ in it
     Choice(names.NETWORK_TCP_HANDSHAKE_ROLE, "role", ROLES),
     Number(names.SERVER_PORT, "service_port", absent=0),
     Known(
@@ -174,23 +174,26 @@ _TRANSMIT = Constant(names.NETWORK_IO_DIRECTION, "transmit")
 _RECEIVE = Constant(names.NETWORK_IO_DIRECTION, "receive")
 _METRICS = (
     Counter(
-        names.METRIC_OTELBPF_TCP_CONNECTIONS, None, (*_EDGE, Choice(names.ERROR_TYPE, "failure", ERRORS)), when="opened"
+        names.METRIC_OTELBPF_TCP_CONNECTIONS,
+        None,
+        (*_BY_EDGE, Choice(names.ERROR_TYPE, "failure", ERRORS)),
+        when="opened",
     ),
     Counter(
         names.METRIC_OTELBPF_TCP_CLOSES,
         None,
-        (*_WAY, Choice(names.OTELBPF_TCP_CLOSE_REASON, "close_reason", CLOSE_REASONS)),
+        (*_BY_SERVICE, Choice(names.OTELBPF_TCP_CLOSE_REASON, "close_reason", CLOSE_REASONS)),
         when="closed",
     ),
-    Level(names.METRIC_OTELBPF_TCP_CONNECTION_ACTIVE, _WAY),
-    Counter(names.METRIC_OTELBPF_TCP_IO, "tx_bytes_new", (*_EDGE, _TRANSMIT), when="transmitted"),
-    Counter(names.METRIC_OTELBPF_TCP_IO, "rx_bytes_new", (*_EDGE, _RECEIVE), when="received"),
-    Counter(names.METRIC_OTELBPF_TCP_RETRANSMITS, "retransmits_new", _EDGE, when="repeated"),
-    Counter(names.METRIC_OTELBPF_TCP_RESETS, "tx_resets_new", (*_WAY, _TRANSMIT), when="reset_transmitted"),
-    Counter(names.METRIC_OTELBPF_TCP_RESETS, "rx_resets_new", (*_WAY, _RECEIVE), when="reset_received"),
-    Histogram(names.METRIC_OTELBPF_TCP_HANDSHAKE_DURATION, "handshake_ns", 1e-9, _WAY, when="handshake_due"),
-    Histogram(names.METRIC_OTELBPF_TCP_RTT, "srtt_us", 1e-6, _WAY, when="rtt_due"),
-    Histogram(names.METRIC_OTELBPF_TCP_CONNECTION_DURATION, "duration_ns", 1e-9, _WAY, when="duration_due"),
+    Level(names.METRIC_OTELBPF_TCP_CONNECTION_ACTIVE, _BY_SERVICE),
+    Counter(names.METRIC_OTELBPF_TCP_IO, "tx_bytes_new", (*_BY_EDGE, _TRANSMIT), when="transmitted"),
+    Counter(names.METRIC_OTELBPF_TCP_IO, "rx_bytes_new", (*_BY_EDGE, _RECEIVE), when="received"),
+    Counter(names.METRIC_OTELBPF_TCP_RETRANSMITS, "retransmits_new", _BY_EDGE, when="repeated"),
+    Counter(names.METRIC_OTELBPF_TCP_RESETS, "tx_resets_new", (*_BY_SERVICE, _TRANSMIT), when="reset_transmitted"),
+    Counter(names.METRIC_OTELBPF_TCP_RESETS, "rx_resets_new", (*_BY_SERVICE, _RECEIVE), when="reset_received"),
+    Histogram(names.METRIC_OTELBPF_TCP_HANDSHAKE_DURATION, "handshake_ns", 1e-9, _BY_SERVICE, when="handshake_due"),
+    Histogram(names.METRIC_OTELBPF_TCP_RTT, "srtt_us", 1e-6, _BY_SERVICE, when="rtt_due"),
+    Histogram(names.METRIC_OTELBPF_TCP_CONNECTION_DURATION, "duration_ns", 1e-9, _BY_SERVICE, when="duration_due"),
 )
 _SUMMED_BY = (Choice(names.NETWORK_TCP_HANDSHAKE_ROLE, "role", ROLES), *THROTTLED)
 _TOTALS = (

@@ -254,29 +254,33 @@ CPU_MODE = AttributeName("cpu.mode", "str", "user, system", registry=True)
 
 EVENT_TCP_CONNECTION_CLOSED = EventName("otelbpf.tcp.connection.closed", "a TCP connection that was established ended")
 EVENT_TCP_CONNECTION_FAILED = EventName("otelbpf.tcp.connection.failed", "a connect did not succeed")
-EVENT_DNS_LOOKUP = EventName("otelbpf.dns.lookup", "a DNS question was answered, or was not in time")
-EVENT_PROCESS_EXEC = EventName("otelbpf.process.exec", "a process runs another program from now on")
+EVENT_DNS_LOOKUP = EventName("otelbpf.dns.lookup", "a DNS question was answered, or timed out")
+EVENT_PROCESS_EXEC = EventName("otelbpf.process.exec", "a process started to run another program")
 EVENT_PROCESS_EXIT = EventName("otelbpf.process.exit", "a process ended")
-EVENT_AGENT_STARTED = EventName("otelbpf.agent.started", "every probe that could be attached is")
-EVENT_AGENT_STOPPED = EventName("otelbpf.agent.stopped", "the agent ends after a flush")
-EVENT_AGENT_CONFIG_RELOADED = EventName("otelbpf.agent.config_reloaded", "another configuration holds from now on")
+EVENT_AGENT_STARTED = EventName("otelbpf.agent.started", "all probes that can be attached are attached")
+EVENT_AGENT_STOPPED = EventName("otelbpf.agent.stopped", "the agent has flushed its queues and ends")
+EVENT_AGENT_CONFIG_RELOADED = EventName(
+    "otelbpf.agent.config_reloaded", "another configuration is in force from now on"
+)
 EVENT_AGENT_CONFIG_REFUSED = EventName(
-    "otelbpf.agent.config_refused", "a configuration cannot be used, and the former one holds; with the reason"
+    "otelbpf.agent.config_refused",
+    "a configuration cannot be used and the previous one stays in force; with the reason",
 )
 EVENT_AGENT_PROBE_FAILED = EventName("otelbpf.agent.probe_failed", "a probe could not be attached")
 EVENT_AGENT_DATA_LOST = EventName("otelbpf.agent.data_lost", "events or records were lost; with the reason")
-EVENT_AGENT_EXPORTER_DOWN = EventName("otelbpf.agent.exporter_down", "a peer takes nothing any more")
+EVENT_AGENT_EXPORTER_DOWN = EventName("otelbpf.agent.exporter_down", "a peer no longer takes data; with the reason")
 EVENT_AGENT_KUBERNETES_DOWN = EventName(
-    "otelbpf.agent.kubernetes_down", "the API server does not answer a watch any more; with the reason"
+    "otelbpf.agent.kubernetes_down", "the API server no longer answers a watch; with the reason"
 )
 EVENT_AGENT_KUBERNETES_UP = EventName("otelbpf.agent.kubernetes_up", "the API server answers a watch again")
 EVENT_AGENT_EXPORTER_UP = EventName("otelbpf.agent.exporter_up", "the peer takes data again")
 EVENT_AGENT_DETAIL_REDUCED = EventName(
-    "otelbpf.agent.detail_reduced", "less is kept from now on, for one of the agent's own limits; counters stay right"
+    "otelbpf.agent.detail_reduced",
+    "less is kept from now on, because of one of the agent's own limits; counters stay exact",
 )
 EVENT_AGENT_DETAIL_RESTORED = EventName("otelbpf.agent.detail_restored", "more is kept again, as a limit allows it")
 EVENT_AGENT_STAGE_STUCK = EventName(
-    "otelbpf.agent.stage_stuck", "a stage is at the same piece of work for too long, or has ended; with where it hangs"
+    "otelbpf.agent.stage_stuck", "a stage has been at one piece of work for too long, or has ended; with where it hangs"
 )
 EVENT_AGENT_STAGE_MOVES = EventName("otelbpf.agent.stage_moves", "a stage that was stuck moves again")
 
@@ -402,7 +406,7 @@ METRIC_OTELBPF_AGENT_MAP_OVERFLOWS = MetricName(
     "otelbpf.agent.map.overflows",
     "Counter",
     "{event}",
-    "Events that shared an entry, for want of one of their own in it",
+    "Events that shared an entry in it, as there was none left for them",
 )
 METRIC_OTELBPF_AGENT_ENRICHMENT_LOOKUPS = MetricName(
     "otelbpf.agent.enrichment.lookups", "Counter", "{lookup}", "Look-ups in the caches of enrichment"
@@ -453,7 +457,7 @@ METRIC_OTELBPF_AGENT_NAT_ENTRIES = MetricName(
     "otelbpf.agent.nat.entries", "UpDownCounter", "{entry}", "Translated connections that are remembered"
 )
 METRIC_OTELBPF_AGENT_NAT_OVERFLOWS = MetricName(
-    "otelbpf.agent.nat.overflows", "Counter", "{overflow}", "Times that the kernel told of more than was read"
+    "otelbpf.agent.nat.overflows", "Counter", "{overflow}", "Times that the kernel reported more than was read in time"
 )
 METRIC_OTELBPF_AGENT_CONFIG_RELOADS = MetricName(
     "otelbpf.agent.config.reloads",

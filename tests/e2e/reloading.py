@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 RELOADED = "otelbpf: configuration reloaded: "
 RESTART = "otelbpf: restart needed for: "
-REFUSED = "otelbpf: the configuration is not reloaded; the former one holds"
+REFUSED = "otelbpf: the configuration was not reloaded; the previous one stays in force"
 
 
 def write(directory: Path, settings: dict[str, Any]) -> None:

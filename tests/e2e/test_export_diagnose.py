@@ -56,7 +56,7 @@ def asked(kind: str, endpoint: str, **settings) -> tuple[bool, str]:
 def test_a_peer_that_is_well(kind):
     with peer_of(kind) as peer:
         ok, sentence = asked(kind, peer.endpoint)
-    assert (ok, sentence) == (True, f"127.0.0.1:{peer.port} takes OTLP over {'gRPC' if kind == 'grpc' else 'HTTP'}")
+    assert (ok, sentence) == (True, f"127.0.0.1:{peer.port} accepts OTLP over {'gRPC' if kind == 'grpc' else 'HTTP'}")
 
 
 def test_the_console():

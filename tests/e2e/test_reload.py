@@ -117,7 +117,7 @@ def test_fifty_reloads_under_load_lose_nothing_and_bend_no_number(
             logs = {"tcp_connection": POLICIES[number % len(POLICIES)]}
             legacy = {"legacy": ("dup", "off")[number % 2]}
             wanted = seeing_tcp(collector, logs=logs, attributes=legacy, metrics={"interval": f"{1 + number % 2}s"})
-            assert reload(agent, tmp_path, wanted) != "nothing is different"
+            assert reload(agent, tmp_path, wanted) != "nothing has changed"
         ended.set()
         loading.join()
         agent.stop()
@@ -365,7 +365,7 @@ def test_a_file_that_is_watched(tmp_path: Path) -> None:
         assert answer(agent, before) == REFUSED
         (tmp_path / "data").symlink_to("one")
         (tmp_path / "otelbpf.yaml").symlink_to("data/otelbpf.yaml")
-        assert answer(agent, before + 1) == "nothing is different"  # --set stays in force
+        assert answer(agent, before + 1) == "nothing has changed"  # --set stays in force
         write(tmp_path / "two", settings | {"logs": {"process": "failed"}})
         (tmp_path / "new").symlink_to("two")
         (tmp_path / "new").rename(tmp_path / "data")

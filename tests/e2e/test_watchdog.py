@@ -65,7 +65,7 @@ def test_a_console_that_nobody_reads_is_named_and_comes_back(tmp_path: Path, por
             assert health(port) == (200, "ok")
             run_programs(700)
             wait_for(lambda: health(port)[0] == 503, "the watchdog")
-            assert "export console is stuck for " in health(port)[1]
+            assert "export console has been stuck for " in health(port)[1]
             assert ", in send (otelbpf/export/console.py:" in health(port)[1]
             (stuck,) = wait_for(lambda: told(collector, "otelbpf.agent.stage_stuck"), "the event")
             with os.fdopen(reading, "rb") as pipe:
@@ -93,7 +93,7 @@ def test_a_spool_whose_disk_never_answers_is_named_and_holds_neither_line_nor_en
         given["exporters"]["otlp_grpc"]["spool"] = {"directory": str(tmp_path / "disk" / "spool")}
         with Agent(tmp_path, given) as agent:
             wait_for(lambda: health(port)[0] == 503, "the watchdog")
-            assert "spool otlp_grpc is stuck for " in health(port)[1]
+            assert "spool otlp_grpc has been stuck for " in health(port)[1]
             assert "(otelbpf/export/spool.py:" in health(port)[1]
             run_programs(20)
             wait_for(lambda: len(collector.records()) >= 40, "records, all the same")

@@ -21,7 +21,6 @@ from tests.peers.program import peers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MIRROR = "http://deb.debian.org/debian"
 IMAGE = re.compile(r"debian:\$\{DEBIAN\}-slim")
 CERTIFICATES = "/etc/ssl/certs"
 SANDBOX = """
@@ -92,7 +91,7 @@ def debian(release: str) -> Path:
             raise FileNotFoundError("no debootstrap here: run `apt-get install debootstrap`")
         begun = made.with_suffix(".begun")
         shutil.rmtree(begun, ignore_errors=True)
-        subprocess.run(["debootstrap", "--variant=minbase", release, begun, MIRROR], check=True, capture_output=True)
+        subprocess.run(["debootstrap", "--variant=minbase", release, begun], check=True, capture_output=True)
         begun.rename(made)
     return made
 

@@ -20,6 +20,7 @@ from tests.peers.api_server import AGENT, ApiServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from otelbpf.findings import Row
     from tests.kubernetes.cluster import Objects
 
 KINDS = ["node", "pods", "services", "nodes", "peer_pods"]
@@ -32,7 +33,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         yield running
 
 
-def rows(config: Config) -> list[doctor.Row]:
+def rows(config: Config) -> list[Row]:
     return list(doctor._kubernetes_rows(config))
 
 
@@ -76,7 +77,7 @@ def test_an_agent_that_is_not_answered_any_more_tells_a_person_and_a_collector(t
             wait_for(lambda: "kubernetes: pods: not answered" in agent.text, "its sentence")
             found = [row for row in rows(config) if row.subject == "agent's pods"]
             assert [row.state for row in found] == ["degraded"]
-            assert "is not answered since 20" in found[0].what
+            assert "has had no answer since 20" in found[0].what
             assert "Connection refused" in found[0].what or "the connection " in found[0].what
             wait_for(lambda: states(collector, "unanswered") >= {"pods"}, "the metric")
             own.server.start()

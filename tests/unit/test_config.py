@@ -127,16 +127,16 @@ MISTAKES = {
         "exporters: {otlpgrpc: {}}",
         "f.yaml:1: exporters.otlpgrpc: is not an exporter; did you mean otlp_grpc?",
     ),
-    "twice": ("logs: {}\nlogs: {}", "f.yaml:2: the key logs stands twice, first at f.yaml:1; keep one of them"),
+    "twice": ("logs: {}\nlogs: {}", "f.yaml:2: the key logs is given twice, first at f.yaml:1; keep one of them"),
     "twice, and other mistakes": (
         "logs: {}\nmetrics: {intervall: 1s}\nlogs: {}",
-        "f.yaml:3: the key logs stands twice, first at f.yaml:1; keep one of them\n"
+        "f.yaml:3: the key logs is given twice, first at f.yaml:1; keep one of them\n"
         "f.yaml:2: metrics.intervall: is not a setting; did you mean interval?",
     ),
     "of a collector": (
         "processors: {batch: {}}",
-        "f.yaml:1: processors: is of a collector; here `probes` say what is watched, and `exporters` where it goes; "
-        "take it away",
+        "f.yaml:1: processors: is a setting of the collector; here `probes` say what is watched and `exporters` "
+        "where it goes; remove it",
     ),
     "twice by an older name": (
         "exporters:\n  otlp: {endpoint: a}\n  otlp_grpc: {endpoint: b}",
@@ -186,7 +186,7 @@ MISTAKES = {
         "connection_id: {key: 5}",
         "f.yaml:1: connection_id.key: its value is not text; write it in quotes",
     ),
-    "no value": ("shutdown_timeout:", "f.yaml:1: shutdown_timeout: has no value; give it one, or take the key away"),
+    "no value": ("shutdown_timeout:", "f.yaml:1: shutdown_timeout: has no value; give it one, or remove the key"),
     "a list for a map": ("metrics: [1]", "f.yaml:1: metrics: a list is not a map of settings; write its keys below it"),
     "a word for a list": (
         "filters: {cgroups: {include: /x}}",
@@ -206,7 +206,7 @@ MISTAKES = {
     ),
     "a path for gRPC": (
         "exporters: {otlp_grpc: {endpoint: 'http://c:4318/v1/logs'}}",
-        'f.yaml:1: exporters.otlp_grpc.endpoint: "http://c:4318/v1/logs" has a path, which gRPC has not; '
+        'f.yaml:1: exporters.otlp_grpc.endpoint: "http://c:4318/v1/logs" has a path, which an endpoint for gRPC cannot have; '
         "write host:port, or use the exporter otlp_http",
     ),
     "no scheme for HTTP": (

@@ -83,7 +83,7 @@ def test_resource_attributes_without_what_describes_the_agent() -> None:
     [
         (
             {ENDPOINT: "http://c", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
-            'OTEL_EXPORTER_OTLP_PROTOCOL: "http/json" is not spoken here; set it to grpc or http/protobuf',
+            'OTEL_EXPORTER_OTLP_PROTOCOL: "http/json" is not supported; set it to grpc or http/protobuf',
         ),
         (
             {ENDPOINT: "http://c", "OTEL_EXPORTER_OTLP_HEADERS": "secret"},
@@ -99,7 +99,7 @@ def test_resource_attributes_without_what_describes_the_agent() -> None:
         ),
         (
             {ENDPOINT: "ftp://c"},
-            f'{ENDPOINT}: exporters.otlp_grpc.endpoint: "ftp://c" has a scheme that is not spoken here; '
+            f'{ENDPOINT}: exporters.otlp_grpc.endpoint: "ftp://c" has a scheme that is not supported; '
             "write host:port, http://host:port or https://host:port",
         ),
         (

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otelbpf.doctor import OPEN_SOCKETS, ProbeReport, Report, Row, as_json, as_text, running
+from otelbpf.doctor import OPEN_SOCKETS, running
+from otelbpf.findings import ProbeReport, Report, Row, as_json, as_text
 from otelbpf.only_one import OnlyOne
 
 if TYPE_CHECKING:
-    from otelbpf.doctor import State
+    from otelbpf.findings import State
 
 
 def probe(state: State, **changes: object) -> ProbeReport:

@@ -39,8 +39,8 @@ def test_it_is_alive_from_the_start_and_ready_when_the_probes_are_attached() -> 
 
 def test_what_is_wrong_is_said() -> None:
     with Health(ANY) as server:
-        server.running(lambda: ["line is stuck for 61 s", "drain does not run any more"], "ready")
-        assert ask(server, "/healthz") == (503, "line is stuck for 61 s; drain does not run any more")
+        server.running(lambda: ["line has been stuck for 61 s", "drain is no longer running"], "ready")
+        assert ask(server, "/healthz") == (503, "line has been stuck for 61 s; drain is no longer running")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_client_that_does_not_speak_http_harms_nobody(sent: bytes, monkeypatch
 def test_an_endpoint_that_is_taken_is_one_sentence_and_no_failure() -> None:
     with Health(ANY) as first, Health(f"127.0.0.1:{first.port}") as second:
         assert second.trouble.startswith(
-            f"the health endpoint 127.0.0.1:{first.port} cannot be had: Address already in use;"
+            f"the health endpoint 127.0.0.1:{first.port} is not available: Address already in use;"
         )
         assert second.port == 0
         assert ask(first, "/healthz")[0] == 200
@@ -76,7 +76,7 @@ def test_an_endpoint_that_is_taken_is_one_sentence_and_no_failure() -> None:
 
 def test_a_name_that_nobody_knows_is_one_sentence() -> None:
     with Health("host.invalid:13134") as server:
-        assert "host.invalid:13134 cannot be had: " in server.trouble
+        assert "host.invalid:13134 is not available: " in server.trouble
 
 
 def test_no_endpoint_no_listener() -> None:

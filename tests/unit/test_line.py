@@ -146,7 +146,7 @@ def test_an_error_in_the_thread_is_kept() -> None:
     with conveyor:
         arrived.set()
         conveyor._thread.join(10)
-    with pytest.raises(OtelbpfError, match=r"mistake of otelbpf: ValueError: broken"):
+    with pytest.raises(OtelbpfError, match=r"bug in otelbpf: ValueError: broken"):
         conveyor.check()
 
 

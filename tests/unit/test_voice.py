@@ -52,7 +52,7 @@ def test_who_does_not_read_stops_nobody_and_hears_how_much_was_not_said(pipe, mo
     while b"4999" not in heard:
         heard += os.read(out, 4096)
     lines = heard.decode().splitlines()
-    unsaid = [int(line.split()[1]) for line in lines if line.endswith(" lines were not said: nobody read them in time")]
+    unsaid = [int(line.split()[1]) for line in lines if line.endswith(" lines were dropped: nobody read them in time")]
     assert unsaid
     assert sum(unsaid) + len(lines) - len(unsaid) == 5000
     spoken._thread.join()

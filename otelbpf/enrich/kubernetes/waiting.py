@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from otelbpf.enrich.caches import Memory
 from otelbpf.enrich.distinct import distinct
-from otelbpf.enrich.memory import Memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,22 +7,22 @@ import os
 
 import pytest
 
-from otelbpf.export.compression import KEPT_BYTES, Packer
+from otelbpf.export.compression import KEPT_BYTES, Compressor
 from otelbpf.export.request import Request
 
 LARGEST_BYTES = 3 * 2**20
 
 
 def test_a_request_is_packed_once():
-    packer = Packer("gzip")
+    compressor = Compressor("gzip")
     request = Request("logs", b"x" * 1000, 1, 0)
-    assert packer.pack(request) is packer.pack(request)
-    assert gzip.decompress(packer.pack(request)) == request.body
+    assert compressor.compress(request) is compressor.compress(request)
+    assert gzip.decompress(compressor.compress(request)) == request.body
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 def test_what_is_never_answered_is_not_kept_for_ever(compression):
-    packer = Packer(compression)
+    compressor = Compressor(compression)
     for _ in range(10):
-        packer.pack(Request("logs", os.urandom(LARGEST_BYTES), 1, 0))
-        assert packer.held_bytes <= max(KEPT_BYTES, 2 * LARGEST_BYTES + 1024)
+        compressor.compress(Request("logs", os.urandom(LARGEST_BYTES), 1, 0))
+        assert compressor.held_bytes <= max(KEPT_BYTES, 2 * LARGEST_BYTES + 1024)

@@ -13,8 +13,9 @@ from otelbpf.export.instruments import Reading, all_instruments
 from otelbpf.export.keeper import SpoolSize
 from otelbpf.export.memory import Memory
 from otelbpf.export.numbers import AgentNumbers, MapFill, OwnProcess, ProbeStatus, RunTime, own_process
+from otelbpf.export.own_resource import own_resource
 from otelbpf.export.queue import QueueSize
-from otelbpf.export.telemetry import Telemetry, own_resource
+from otelbpf.export.telemetry import Telemetry
 from otelbpf.ledger import EventLedger
 from otelbpf.signals import names
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from otelbpf.export import Exporters
 from otelbpf.export.memory import Memory
 from tests.peers.otlp import START_NS, log_request, metric_request
@@ -12,7 +14,7 @@ def test_records_and_points_are_read_back():
     with Exporters([memory]) as exporters:
         exporters.export(log_request(2))
         exporters.export(metric_request(3))
-        assert exporters.flush_within(1)
+        assert exporters.flush(time.monotonic() + 1)
     first, second = memory.logs()
     assert (first.resource, first.scope) == ({"service.name": "web"}, "otelbpf.tcp")
     assert (first.event_name, first.time_ns, first.severity) == ("otelbpf.tcp.connection.closed", START_NS, 9)

@@ -73,7 +73,7 @@ def test_who_is_stuck_is_told_once_with_the_place_and_again_when_it_moves() -> N
         clock.ahead_s = LIMIT_S
         (told,) = dog.look()
         assert (told.stage, told.stuck) == ("export away", True)
-        assert told.sentence.startswith("export away is stuck for 60 s, in wait (threading.py:")
+        assert told.sentence.startswith("export away has been stuck for 60 s, in wait (threading.py:")
         assert dog.look() == []
         assert dog.troubles() == [told.sentence]
         assert dog.hopeless() == ""
@@ -101,8 +101,8 @@ def test_who_ended_without_a_word_is_told() -> None:
     thread.start()
     thread.join()
     dog = Watchdog(lambda: [pulse], LIMIT_S)
-    assert [told.sentence for told in dog.look()] == ["drain does not run any more"]
-    assert dog.troubles() == ["drain does not run any more"]
+    assert [told.sentence for told in dog.look()] == ["drain is no longer running"]
+    assert dog.troubles() == ["drain is no longer running"]
     assert dog.states()[0].state == "ended"
     assert dog.look() == []
 
@@ -128,10 +128,10 @@ def test_a_line_that_hangs_is_given_up_and_does_not_hold_the_end() -> None:
         arrived.set()
         assert hangs.wait(10)
         clock.ahead_s = LIMIT_S
-        assert "line is stuck for 60 s, in _take_turn (otelbpf/conveyor.py:" in dog.troubles()[0]
+        assert "line has been stuck for 60 s, in _take_turn (otelbpf/conveyor.py:" in dog.troubles()[0]
         assert dog.hopeless() == ""
         clock.ahead_s = 2 * LIMIT_S
-        assert dog.hopeless().startswith("line is stuck for 120 s")
+        assert dog.hopeless().startswith("line has been stuck for 120 s")
         assert not conveyor.stop(time.monotonic())
         hanging.set()
     assert dog.troubles() == []

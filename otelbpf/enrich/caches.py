@@ -1,4 +1,4 @@
-"""Caches that are bounded and say how they fare: what every part of enrichment remembers with."""
+"""Bounded caches that count their hits: what every part of enrichment remembers with."""
 
 from __future__ import annotations
 

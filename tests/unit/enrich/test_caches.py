@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otelbpf.enrich.memory import Counters, Made, Memory
+from otelbpf.enrich.caches import Counters, Made, Memory
 
 
 def test_memory_forgets_what_was_not_used_for_the_longest_time():

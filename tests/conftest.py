@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ HERE = Path(__file__).parent
 def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("otelbpf", deadline=None)  # a busy machine is no failure
     settings.load_profile("otelbpf")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core looks once, when it is first imported
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
 

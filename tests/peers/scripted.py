@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import os
 import socket
 import ssl
 import struct
@@ -18,8 +17,6 @@ from concurrent import futures
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
-
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core looks once, when it is first imported
 
 import grpc
 from backports import zstd

@@ -80,6 +80,7 @@ class Enrichment:
             self._walked = True
         if self._cluster is not None:
             self._cluster.learn()
+        self._executables.let_go()
         for batch in batches:
             if batch.probe == "cgroup":
                 self._cgroups.learn(batch)

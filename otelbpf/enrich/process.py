@@ -32,7 +32,7 @@ PROCESSES = 16_384
 LINKED = 256
 """Executables with several names."""
 LINKS = 512
-"""Names of one of them; busybox has 400."""
+"""Names of one of them, the last that were used; busybox has 400, and the id of a file that is gone goes to the next."""
 COMM_BYTES = 15
 EXEC, EXIT = 1, 2
 
@@ -46,6 +46,8 @@ class Executables:
         self._by_comm: Made[bytes, Facts] = Made(EXECUTABLES, _by_comm)
         self._run_by: Memory[int, tuple[int, Facts | None]] = Memory(PROCESSES)
         self._links: Memory[int, dict[bytes, Facts]] = Memory(LINKED)
+        self._ending: list[tuple[int, object]] = []
+        self._ended: list[tuple[int, object]] = []
 
     def learn(self, batch: Batch) -> None:
         """Takes in the executions in a batch of the probe `process`."""
@@ -66,8 +68,10 @@ class Executables:
             facts = links.get(_comm(made := _by_path(path)))
             if facts is None or _path(facts) != path:
                 facts = made
-            if len(links) < LINKS:
-                links[_comm(facts)] = facts
+            links.pop(_comm(facts), None)
+            if len(links) >= LINKS:
+                del links[next(iter(links))]
+            links[_comm(facts)] = facts
             self._known[executable] = facts
         elif known is None:
             facts = self._known[executable] = _by_path(path)
@@ -76,10 +80,17 @@ class Executables:
         return facts
 
     def forget(self, batch: Batch) -> None:
-        """The processes that end in a batch of the probe `process`: their ids will be given to others."""
+        """The processes that end in a batch of the probe `process`: their ids will be given to others. What they did
+        may be told in this turn and the next one still: each probe has a ring of its own."""
         rows = batch.rows[batch.rows["kind"] == EXIT]
-        for pid in rows["head"]["pid"].tolist():
-            self._run_by.pop(pid, None)
+        self._ending += [(pid, self._run_by.get(pid)) for pid in rows["head"]["pid"].tolist()]
+
+    def let_go(self) -> None:
+        """A turn begins: processes that ended in the turn before the last are forgotten."""
+        for pid, ran in self._ended:
+            if self._run_by.get(pid) is ran:
+                self._run_by.pop(pid, None)
+        self._ending, self._ended = [], self._ending
 
     def of(self, executables: NDArray[np.uint64], pids: NDArray[np.uint32], comms: NDArray[np.bytes_]) -> Categorical:
         """What each row runs."""

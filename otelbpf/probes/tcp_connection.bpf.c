@@ -12,16 +12,6 @@
 #include "tcp_alive.bpf.h"
 
 #define MSG_PEEK 2
-#define TOLD_ENTRIES 4096
-
-/* Sockets whose failure was told when it happened, so that connect() returning it is not told again. LRU: those
- * that learn of it otherwise (SO_ERROR, or never) leave their entry behind. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, TOLD_ENTRIES);
-	__type(key, __u64);   /* address of the socket */
-	__type(value, __u64); /* cookie: addresses are used again */
-} told SEC(".maps");
 
 static __always_inline bool summed_close(struct sock *sk, const struct tcp_sock *tcp, struct connection *connection,
 					 int was, __u64 now)
@@ -79,12 +69,12 @@ static __always_inline void failed(struct sock *sk, struct connection *connectio
 {
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 	struct tcp_connection *event;
-	__u64 address = (__u64)sk, cookie = bpf_get_socket_cookie(sk), now = bpf_ktime_get_boot_ns();
+	__u64 now = bpf_ktime_get_boot_ns();
 	__u16 error = sk->sk_err ?: sk->sk_err_soft ?: ECANCELED;
 
 	if (!tcp || !tcp->segs_out)
 		return; /* no SYN was sent: connect() itself will return the error */
-	bpf_map_update_elem(&told, &address, &cookie, BPF_ANY);
+	remember_told(sk, error);
 	if (!wanted(sk, tcp, &connection->owner) || summed_failure(&connection->owner, tcp->total_retrans, error, now))
 		return;
 	event = record(sk, tcp, connection, KIND_FAILED, now);
@@ -95,6 +85,12 @@ static __always_inline void failed(struct sock *sk, struct connection *connectio
 	event->handshake_ns = event->start_ns ? event->head.time_ns - event->start_ns : 0;
 	event->error = error;
 	bpf_ringbuf_submit(event, 0);
+}
+
+/* A client that got the SYN of its peer, both having connected at once, and no answer to its own. */
+static __always_inline bool is_unanswered(const struct connection *connection, int was)
+{
+	return was == TCP_SYN_RECV && connection->role == ROLE_CLIENT && !connection->start_ns;
 }
 
 /* In the context of connect() or listen(). A socket may be used again after a disconnect. */
@@ -160,7 +156,7 @@ int BPF_PROG(tcp_state_changed, struct sock *sk, int was, int is)
 			owned_by_closer(connection, sk);
 	} else if (is == TCP_CLOSE && was != TCP_LISTEN && was != TCP_CLOSE) {
 		connection = bpf_sk_storage_get(&connections, sk, NULL, 0);
-		if (connection && was == TCP_SYN_SENT)
+		if (connection && (was == TCP_SYN_SENT || is_unanswered(connection, was)))
 			failed(sk, connection);
 		else if (connection)
 			closed(sk, connection, was);
@@ -218,7 +214,6 @@ int connect_returned(struct trace_event_raw_sys_exit *context)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tcp_connection *event, unsent = {};
 	long error = -context->ret;
-	__u64 address, *cookie;
 	struct sock *sk;
 
 	if (tells_no_failure(error))
@@ -226,13 +221,11 @@ int connect_returned(struct trace_event_raw_sys_exit *context)
 	sk = connected_socket(task);
 	if (!sk || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP || !read_peer(&unsent, task))
 		return 0;
-	address = (__u64)sk;
-	unsent.cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
-	cookie = bpf_map_lookup_elem(&told, &address);
-	if (cookie && *cookie == unsent.cookie) {
-		bpf_map_delete_elem(&told, &address);
+	if (error == EINVAL && !is_whole_address(sk, task))
 		return 0;
-	}
+	unsent.cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	if (was_told(sk, unsent.cookie, error) || follows_a_syn(error))
+		return 0;
 	COUNT(seen);
 	head_of_current(&unsent.head);
 	unsent.head.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);

@@ -179,6 +179,31 @@ class TestResets:
             {"rx_bytes": 20, "close_reason": FIN_REMOTE, "tx_resets": 1},
         )
 
+    def test_of_what_came_after_our_fin_and_was_not_read(self, watch):
+        with connection() as made:
+            made.client.shutdown(socket.SHUT_WR)
+            made.server.sendall(b"y" * 5)
+            assert select.select([made.client], [], [], 5)[0]
+            made.client.close()
+            assert made.server.recv(1) == b""
+            watch.ended(made.server_port, 2)
+        assert watch.nothing_but(made.server_port, 2) == made.ends(
+            {"rx_bytes": 5, "close_reason": FIN_LOCAL, "tx_resets": 1},
+            {"tx_bytes": 5, "close_reason": FIN_REMOTE, "rx_resets": 1, "error": errno.ECONNRESET},
+        )
+
+    def test_by_a_client_that_does_not_linger_after_its_fin(self, watch):
+        with connection() as made:
+            made.client.shutdown(socket.SHUT_WR)
+            assert made.server.recv(1) == b""
+            made.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+            made.client.close()
+            watch.ended(made.server_port, 2)
+        assert watch.nothing_but(made.server_port, 2) == made.ends(
+            {"close_reason": FIN_LOCAL, "tx_resets": 1},
+            {"close_reason": FIN_REMOTE, "rx_resets": 1, "error": errno.ECONNRESET},
+        )
+
     def test_for_data_that_nobody_will_read(self, watch):
         with connection() as made:
             made.client.close()

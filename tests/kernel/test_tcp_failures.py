@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import select
 import socket
+import struct
 import time
 
 import pytest
@@ -15,6 +17,8 @@ from tests.kernel.netns import join, namespace
 from tests.kernel.tcp import FAILED, watching
 
 FAR = "198.51.100.1"
+NO_ADDRESS = struct.pack("=H14x", socket.AF_UNSPEC)
+NO_LINGER = struct.pack("ii", 1, 0)
 DROP = "table inet t { chain c { type filter hook prerouting priority 0; meta l4proto tcp drop; }; }"
 
 
@@ -106,6 +110,46 @@ def test_one_socket_that_fails_in_two_ways_is_told_twice(watch):
     assert [record["error"] for record in told(watch, port, 2)] == [errno.ECONNREFUSED, errno.ENETUNREACH]
 
 
+def end_by_address(client):
+    assert connect_bytes(client, NO_ADDRESS) == 0
+
+
+def end_by_shutdown(client):
+    client.shutdown(socket.SHUT_RDWR)
+
+
+def connect_bytes(client, address):
+    """connect() with an address as it is; gives the error."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return ctypes.get_errno() if libc.connect(client.fileno(), address, len(address)) else 0
+
+
+@pytest.mark.parametrize("end", [end_by_address, end_by_shutdown])
+def test_one_that_was_given_up_and_fails_when_tried_again_is_told_twice(watch, silent, end):
+    with socket.socket() as client:
+        client.setblocking(False)
+        assert client.connect_ex((silent, 80)) == errno.EINPROGRESS
+        end(client)
+        assert client.connect_ex(("192.0.2.1", 80)) == errno.ENETUNREACH
+    assert [record["error"] for record in told(watch, 80, 2)] == [errno.ECANCELED, errno.ENETUNREACH]
+
+
+def test_one_that_was_established_and_then_reset_did_not_fail(watch):
+    """connect() says so when it is asked again, but the connection has been told, as one that was reset."""
+    with tcp.listening() as listener, socket.socket() as client:
+        client.setblocking(False)
+        assert client.connect_ex(listener.getsockname()) == errno.EINPROGRESS
+        server, _ = listener.accept()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        server.close()
+        assert client.connect_ex(listener.getsockname()) == errno.ECONNRESET
+        records = told(watch, listener.getsockname()[1], 2)
+    assert [(record["kind"], record["role"], record["close_reason"]) for record in records] == [
+        (tcp.CLOSED, tcp.CLIENT, tcp.RESET_REMOTE),
+        (tcp.CLOSED, tcp.SERVER, tcp.RESET_LOCAL),
+    ]
+
+
 def test_timed_out(silent):
     """Nobody reads the ring for seconds meanwhile: the connections of a busy machine must not fill it."""
     with watching(addresses={"include": [FAR]}) as watch:
@@ -141,6 +185,7 @@ def test_given_up_after_a_timeout_of_the_application(watch, silent):
         (None, errno.ENETUNREACH),
         ("unreachable", errno.EHOSTUNREACH),
         ("prohibit", errno.EACCES),
+        ("blackhole", errno.EINVAL),
     ],
 )
 @pytest.mark.parametrize("blocking", [True, False])
@@ -198,6 +243,10 @@ def test_what_is_no_failure_of_a_connection_is_not_told(watch, silent):
         assert datagrams.connect_ex(("192.0.2.1", 80)) == errno.ENETUNREACH
     with socket.socket(socket.AF_UNIX) as local:
         assert local.connect_ex("/nowhere") == errno.ENOENT
+    ipv4 = struct.pack("!HH4s", socket.htons(socket.AF_INET), 80, socket.inet_aton("192.0.2.1"))
+    with socket.socket() as client, socket.socket(socket.AF_INET6) as other:
+        assert connect_bytes(client, ipv4) == errno.EINVAL
+        assert connect_bytes(other, ipv4.ljust(16, b"\0")) == errno.EINVAL
     time.sleep(0.1)
     failures = [row["error"] for row in watch.rows() if row["kind"] == FAILED]
     assert failures == [errno.ECANCELED]  # the one that was given up while it waited

@@ -20,9 +20,12 @@ from tests.kernel.tcp import FIN_LOCAL, FIN_REMOTE, RESET_LOCAL, RESET_REMOTE, c
 
 ONE, OTHER = "10.9.0.1", "10.9.0.2"
 DROP = "table inet t { chain c { type filter hook prerouting priority 0; meta l4proto tcp drop; }; }"
+ONLY_SYNS = "table inet t { chain c { type filter hook prerouting priority 0; tcp flags & (syn | ack) != syn drop; }; }"
+NO_LINGER = struct.pack("ii", 1, 0)
 LOSE = "table inet t { chain c { type filter hook prerouting priority 0; meta l4proto tcp numgen random mod 100 < 3 drop; }; }"
 FASTOPEN_CONNECT_FLAG = 0x20000000
 REPLY_PATIENCE_S = 10.0
+SYN_RECEIVED = 3
 
 
 @pytest.fixture
@@ -102,6 +105,37 @@ def test_both_connect_at_once_and_both_are_clients(watch_pair, pair):
         (tcp.CLIENT, 0, 10, FIN_REMOTE, 0),
         (tcp.CLIENT, 10, 0, FIN_LOCAL, 0),
     ]
+
+
+def test_both_connect_at_once_and_neither_is_answered(watch_pair, pair):
+    ends = []
+    for place, address, port, rules in zip(pair, (ONE, OTHER), (7004, 7005), (ONLY_SYNS, DROP), strict=True):
+        place.run("nft", "-f", "-", feed=rules)
+        with place.inside():
+            ends.append(socket.socket())
+        ends[-1].bind((address, port))
+        ends[-1].setblocking(False)
+    one, other = ends
+    with one, other:
+        assert one.connect_ex((OTHER, 7005)) == other.connect_ex((ONE, 7004)) == errno.EINPROGRESS
+        assert wait_for_state(one, SYN_RECEIVED)
+        for end in ends:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+    records = watch_pair.nothing_but(7004, 2)
+    assert sorted((end["kind"], end["role"], end["local_port"], end["error"]) for end in records) == [
+        (tcp.FAILED, tcp.CLIENT, 7004, errno.ECANCELED),
+        (tcp.FAILED, tcp.CLIENT, 7005, errno.ECANCELED),
+    ]
+
+
+def wait_for_state(end, state):
+    """Whether *end* comes to be in *state*, in a while."""
+    deadline = time.monotonic() + REPLY_PATIENCE_S
+    while time.monotonic() < deadline:
+        if end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == state:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def test_a_socket_that_connects_to_itself(watch):

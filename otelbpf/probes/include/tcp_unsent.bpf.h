@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What a failed connect() was about: its socket and its arguments, from the registers of the task that called.
+/* What a failed connect() was about: its socket and its arguments, from the registers of the task that called; and
+ * whether it was told before.
  * Include once, after tcp_record.bpf.h. */
 #pragma once
 
+#define TOLD_ENTRIES 4096
 #define EINTR_AND_RESTARTS 512 /* ERESTARTSYS and what follows never reach an application */
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
 	unsigned long di;
 	unsigned long si;
+	unsigned long dx;
 } KERNEL;
 #define FIRST_ARGUMENT(registers) BPF_CORE_READ(registers, di)
 #define SECOND_ARGUMENT(registers) BPF_CORE_READ(registers, si)
+#define THIRD_ARGUMENT(registers) BPF_CORE_READ(registers, dx)
 #elif defined(__TARGET_ARCH_arm64)
 struct pt_regs {
 	__u64 regs[31];
@@ -19,6 +23,7 @@ struct pt_regs {
 } KERNEL;
 #define FIRST_ARGUMENT(registers) BPF_CORE_READ(registers, orig_x0)
 #define SECOND_ARGUMENT(registers) BPF_CORE_READ(registers, regs[1])
+#define THIRD_ARGUMENT(registers) BPF_CORE_READ(registers, regs[2])
 #else
 #error "which registers hold the arguments of a system call here?"
 #endif
@@ -44,6 +49,46 @@ struct peer_address {
 	__u8 ipv6[16];
 };
 #define IPV4_BYTES 8
+#define SOCKADDR_IN_BYTES 16
+#define SOCKADDR_IN6_BYTES 24 /* without its scope, as RFC 2133 had it */
+#define SOCKADDR_BYTES 128    /* the longest of any family */
+
+struct failure {
+	__u64 cookie; /* addresses of sockets are used again */
+	__u64 error;
+};
+
+/* Sockets whose failure was told when it happened, so that connect() returning it is not told again. LRU: those
+ * that learn of it otherwise (SO_ERROR, or never) leave their entry behind. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, TOLD_ENTRIES);
+	__type(key, __u64); /* address of the socket */
+	__type(value, struct failure);
+} told SEC(".maps");
+
+static __always_inline void remember_told(struct sock *sk, __u32 error)
+{
+	struct failure failure = { .cookie = bpf_get_socket_cookie(sk), .error = error };
+	__u64 address = (__u64)sk;
+
+	bpf_map_update_elem(&told, &address, &failure, BPF_ANY);
+}
+
+/* Whether this error of the socket was told when it happened. Another one is of another try: since then the application
+ * has taken the first from SO_ERROR, or ended that try itself. */
+static __always_inline bool was_told(const struct sock *sk, __u64 cookie, __u64 error)
+{
+	__u64 address = (__u64)sk;
+	const struct failure *failure = bpf_map_lookup_elem(&told, &address);
+	bool same;
+
+	if (!failure || failure->cookie != cookie)
+		return false;
+	same = failure->error == error;
+	bpf_map_delete_elem(&told, &address);
+	return same;
+}
 
 /* Errors of a call that was wrong, not of a connection that failed; and those that only say "not yet". */
 static __always_inline bool tells_no_failure(long error)
@@ -57,13 +102,29 @@ static __always_inline bool tells_no_failure(long error)
 	case EBADF:
 	case ENOTSOCK:
 	case EFAULT:
-	case EINVAL:
 	case EAFNOSUPPORT:
 	case EPROTOTYPE:
 	case EOPNOTSUPP:
 		return true;
 	}
 	return error <= 0 || error >= EINTR_AND_RESTARTS;
+}
+
+/* Errors that connect() never finds by itself: what was under way failed, or had been established meanwhile, and was
+ * told by the change of its state. */
+static __always_inline bool follows_a_syn(long error)
+{
+	return error == ECONNRESET || error == ECONNABORTED || error == EPIPE || error == ETIMEDOUT;
+}
+
+/* EINVAL may be of a call that was wrong; with an address as long as it has to be, it is of the way there (a blackhole
+ * route, an address of our own that leads nowhere). */
+static __always_inline bool is_whole_address(struct sock *sk, struct task_struct *task)
+{
+	__u32 bytes = THIRD_ARGUMENT((struct pt_regs *)bpf_task_pt_regs(task));
+	bool v6 = BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6;
+
+	return bytes >= (v6 ? SOCKADDR_IN6_BYTES : SOCKADDR_IN_BYTES) && bytes <= SOCKADDR_BYTES;
 }
 
 /* The socket that the task gave to connect(), or NULL. Not a pointer that the verifier trusts. */

@@ -6,7 +6,7 @@ import numpy as np
 
 from otelbpf.batch import Batch
 from otelbpf.enrich.machine import RecordedMachine
-from otelbpf.enrich.process import Executables
+from otelbpf.enrich.process import LINKS, Executables
 from tests.unit.enrich.rows import HEAD, PROCESS, rows
 
 EXEC, EXIT = 1, 2
@@ -105,7 +105,36 @@ def test_a_process_that_has_lost_its_executable_goes_by_what_it_executed():
     end = {"executable": 0, "pid": 3, "comm": b"x"}
     assert running(executables, end) == [("curl", "/usr/bin/curl")]
     executables.forget(executed(end, kind=EXIT))
-    assert running(executables, end) == [("x",)]
+    for found in ("curl", "/usr/bin/curl"), ("curl", "/usr/bin/curl"), ("x",):
+        assert running(executables, end) == [found]
+        executables.let_go()
+
+
+def test_a_process_that_has_the_id_of_one_that_ended():
+    executables = Executables(RecordedMachine({}))
+    executables.learn(executed({"executable": 7, "pid": 3, "filename": b"/usr/bin/curl"}))
+    executables.forget(executed({"executable": 7, "pid": 3}, kind=EXIT))
+    executables.let_go()
+    executables.learn(executed({"executable": 8, "pid": 3, "filename": b"/usr/bin/vi"}))
+    executables.let_go()
+    assert running(executables, {"executable": 0, "pid": 3, "comm": b"x"}) == [("vi", "/usr/bin/vi")]
+
+
+def test_two_files_of_one_name_and_id_one_after_the_other():
+    """As compilers make and remove them; the first is told of when the second has been started already."""
+    executables = Executables(RecordedMachine({}))
+    first, second = ({"executable": 7, "pid": pid, "comm": b"test"} for pid in (3, 4))
+    executables.learn(executed({**first, "filename": b"/tmp/1/test"}, {**second, "filename": b"/tmp/2/test"}))
+    executables.forget(executed(first, second, kind=EXIT))
+    assert running(executables, first, second) == [("test", "/tmp/1/test"), ("test", "/tmp/2/test")]
+
+
+def test_of_many_names_of_one_file_the_last_are_known():
+    executables = Executables(RecordedMachine({}))
+    for number in range(LINKS + 2):
+        executables.learn(executed({"executable": 7, "pid": 1, "filename": b"/tmp/%d" % number}))
+    found = running(executables, *({"executable": 7, "pid": 2, "comm": b"%d" % number} for number in (1, 2, LINKS + 1)))
+    assert found == [("1",), ("2", "/tmp/2"), (f"{LINKS + 1}", f"/tmp/{LINKS + 1}")]
 
 
 def test_bytes_that_are_no_text():

@@ -11,7 +11,7 @@ from otelbpf.config import Kubernetes
 from otelbpf.enrich.kubernetes.holders import held_by, packed
 from otelbpf.enrich.kubernetes.watcher import Watcher
 from tests.e2e.polling import wait_for
-from tests.kubernetes.cluster import Objects, owned
+from tests.kubernetes.cluster import NODES, SERVICES, SLICES, Objects, owned
 from tests.kubernetes.roles import let_in
 from tests.peers.api_server import AGENT, ApiServer
 
@@ -156,3 +156,23 @@ def test_services_nodes_and_the_node_of_our_own_pod(own):
         assert watcher.known.outside("db.example.org").name == "outside"
         objects.call("DELETE", "/api/v1/namespaces/shop/services/cart")
         wait_for(lambda: watcher.known.at_node_port(30080) is None, "its end")
+
+
+@pytest.mark.parametrize("peers", ["pods", "endpoints"])
+def test_every_kind_of_object_may_go_again_however_little_it_says(own, peers):
+    server, objects = own
+    objects.call("POST", "/api/v1/nodes", {"metadata": {"name": "n8"}})
+    objects.service("shop", "cart")
+    objects.pod("shop", "web", "n1")
+    body = {"metadata": {"name": "cart-x"}, "addressType": "IPv4", "endpoints": [], "ports": []}
+    objects.call("POST", SLICES.format("shop"), body)
+    with Watcher(settings(server, peers=peers), {}, "host") as watcher:
+        wait_for(lambda: all(state.answered for state in watcher.states()), "all answered")
+        before = {state.name: state.objects for state in watcher.states()}
+        objects.delete_pod("shop", "web")
+        for path in (f"{NODES}/n8", f"{SERVICES.format('shop')}/cart", f"{SLICES.format('shop')}/cart-x"):
+            objects.call("DELETE", path)
+        fewer = {name: count - 1 for name, count in before.items()}
+        wait_for(lambda: {state.name: state.objects for state in watcher.states()} == fewer, "one less of each")
+        assert all(state.answered for state in watcher.states())
+        assert watcher.failure is None

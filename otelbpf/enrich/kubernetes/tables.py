@@ -111,13 +111,14 @@ class _Held:
     def _keep(self, holder: Holder, addresses: tuple[bytes, ...], now_ns: int) -> Holder:
         """Takes in *holder* as it is now; gives the one that stands for it."""
         before, held = self._known.get(holder.uid, (None, ()))
-        if before is not None and held and addresses != held:  # it got others: what was before stays with the old ones
+        if before is not None and (held or before.ends_ns) and addresses != held:
+            # it got others: what was before stays with the old ones
             self._end(before, held, now_ns)
             holder.begins_ns = now_ns
             before, held = None, ()
         elif before is not None:
             holder.begins_ns, holder.ends_ns, holder.told_ns = before.begins_ns, before.ends_ns, before.told_ns
-            if before.same(holder):
+            if before.ends_ns or before.same(holder):  # what is over stays as it was told
                 holder = before
             elif held:
                 self._holders.replace(before, holder, held)
@@ -161,7 +162,7 @@ class Nodes(_Held):
 
     def gone(self, uid: str, now_ns: int) -> None:
         self._give_networks(uid, "", frozenset())
-        del self._networks[uid]
+        self._networks.pop(uid, None)  # many network plug-ins give nodes none
         super().gone(uid, now_ns)
 
     def _give_networks(self, uid: str, name: str, networks: frozenset[Network]) -> None:
@@ -255,7 +256,7 @@ class Slices:
         uid = found.metadata.uid
         before = self._known.get(uid, {})
         now: dict[bytes, Holder] = {}
-        for address, holder in _endpoints(found, now_ns):
+        for address, holder in dict(_endpoints(found, now_ns)).items():  # pods on the host's network share one
             known = before.get(address)
             if known is not None:
                 holder.begins_ns, holder.told_ns = known.begins_ns, known.told_ns

@@ -25,6 +25,7 @@ from otelbpf.enrich.kubernetes.holders import (
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from datetime import datetime
 
     from otelbpf.config import Kubernetes
     from otelbpf.enrich.kubernetes.holders import Network
@@ -280,6 +281,7 @@ class Slices:
 
 def _endpoints(found: Any, now_ns: int) -> Iterable[tuple[bytes, Holder]]:
     service = (found.metadata.labels or {}).get(SERVICE_NAME_LABEL, "")
+    begins_ns = _changed_ns(found.metadata, now_ns)
     for endpoint in found.endpoints or ():
         target = endpoint.target_ref
         if target is None or target.kind != "Pod":
@@ -295,7 +297,7 @@ def _endpoints(found: Any, now_ns: int) -> Iterable[tuple[bytes, Holder]]:
                     intern(endpoint.node_name or ""),
                     service_name=intern(service),
                     service_namespace=intern(target.namespace),
-                    begins_ns=now_ns,
+                    begins_ns=begins_ns,
                     told_ns=now_ns,
                 ),
             )
@@ -319,6 +321,15 @@ def _pod_holder(metadata: objects.Metadata, node: str, now_ns: int) -> Holder:
 
 def _made_ns(metadata: objects.Metadata, now_ns: int) -> int:
     """When it was made; 0, not known, for what no clock can have said."""
-    made = metadata.creation_timestamp
-    made_ns = int(made.timestamp()) * NS_PER_S if made is not None else 0
-    return made_ns if 0 < made_ns < now_ns + CLOCK_OFF_NS else 0
+    return _said_ns(metadata.creation_timestamp, now_ns)
+
+
+def _changed_ns(metadata: objects.ManagedMetadata, now_ns: int) -> int:
+    """Since when it says what it says: since its last change, which may be long ago when a watch begins."""
+    changed_ns = max((_said_ns(one.time, now_ns) for one in metadata.managed_fields or ()), default=0)
+    return min(changed_ns, now_ns) or now_ns
+
+
+def _said_ns(time: datetime | None, now_ns: int) -> int:
+    time_ns = int(time.timestamp()) * NS_PER_S if time is not None else 0
+    return time_ns if 0 < time_ns < now_ns + CLOCK_OFF_NS else 0

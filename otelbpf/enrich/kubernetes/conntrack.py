@@ -1,7 +1,7 @@
 """Connections whose addresses this node translated: the kernel's connection tracking tells of each new one.
 
 A filter in the kernel lets only translated ones through, so what is not costs nothing here; one that is takes some
-8 µs. Nothing is asked: what is told is read at each tick of the line. The socket lives in the host's network
+10 µs. Nothing is asked: what is told is read at each tick of the line. The socket lives in the host's network
 namespace, where services are translated for all pods. Where the kernel will not tell, nothing is known.
 """
 

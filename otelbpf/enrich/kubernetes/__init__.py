@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["HOW_TO_ALLOW", "examine", "read_told", "told", "watching"]
 
 HOW_TO_ALLOW = (
-    "check kubernetes.* in the configuration and the agent's ClusterRole: get, list and watch of pods, services, nodes "
-    "and endpointslices (deploy/kubernetes)"
+    "check kubernetes.* in the configuration and the agent's ClusterRole: it lists and watches pods, nodes, services "
+    "and endpointslices, and gets pods and nodes (deploy/kubernetes)"
 )
 
 

@@ -115,6 +115,11 @@ class Watcher:
 
     def __enter__(self) -> Self:
         self.conntrack.__enter__()
+        if self.conntrack.unavailable:
+            self.sentences.append(
+                f"kubernetes: connection tracking: {self.conntrack.unavailable}; services are named, but not the pods "
+                "behind them"
+            )
         self._selector = selectors.DefaultSelector()
         self._waker, self._waking = socket.socketpair()
         self._selector.register(self._waking, selectors.EVENT_READ)

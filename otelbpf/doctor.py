@@ -141,9 +141,19 @@ def _kubernetes_rows(config: Config) -> Iterator[Row]:
             yield Row(f"kubernetes {name}", "degraded", what, kubernetes.HOW_TO_ALLOW)
         else:
             yield Row(f"kubernetes {name}", "ok", what)
+    if found:
+        yield _tracking_row()
     for state in kubernetes.read_told(health.ask(config.health.endpoint, "/kubernetes")):
         if not state.answered:
             yield Row(f"agent's {state.name}", "degraded", _outage(state), kubernetes.HOW_TO_ALLOW)
+
+
+def _tracking_row() -> Row:
+    why = kubernetes.untracked()
+    if why:
+        what = f"{why}; services are named, but not the pods behind them"
+        return Row("connection tracking", "degraded", what, kubernetes.HOW_TO_TRACK)
+    return Row("connection tracking", "ok", "tells of connections to services")
 
 
 def _outage(state: WatchState) -> str:

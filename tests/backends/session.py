@@ -74,7 +74,7 @@ def service(pod: Pod, port: int) -> Target:
         "service.peer.namespace": pod.namespace,
         "otelbpf.peer.k8s.namespace.name": pod.namespace,
         "otelbpf.peer.k8s.workload.name": pod.workload,
-        "otelbpf.peer.k8s.workload.kind": "deployment",
+        "otelbpf.peer.k8s.workload.kind": "Deployment",
         "server.address": f"{pod.workload}.{pod.namespace}.svc.cluster.local",
     }
     more = {
@@ -213,7 +213,7 @@ def _as_server(talk: Talk) -> dict[str, Any]:
         "otelbpf.peer.type": "pod",
         "otelbpf.peer.k8s.namespace.name": talk.client.namespace,
         "otelbpf.peer.k8s.workload.name": talk.client.workload,
-        "otelbpf.peer.k8s.workload.kind": "deployment",
+        "otelbpf.peer.k8s.workload.kind": "Deployment",
     }
 
 

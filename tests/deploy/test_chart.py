@@ -76,6 +76,11 @@ VALUES = {
     "an image by digest": {"image": {"repository": "registry.example/otelbpf", "digest": "sha256:" + "0" * 64}},
     "another port": {"health": {"port": 13199}},
     "any setting": {"config": {"logs": {"process": "off"}, "exporters": {"otlp_grpc": {"timeout": "9s"}}}},
+    "odd names": {
+        "spool": {"hostPath": "/data/my disk: 1"}, "security": {"seLinuxType": "spc: t"},
+        "otlp": {"headers": {"X-Tenant": {"secret": "back-end", "key": "123"}}}, "config": None,
+        "resourceAttributes": {"a": "it's: #1", "b": 12345678, "c": True, "d": "two\nlines"},
+    },
     "older clusters": {"security": {"appArmorProfile": "", "capabilities": ["SYS_ADMIN"], "seLinuxType": "spc_t"}},
     "accounts of others": {
         "serviceAccount": {"create": False, "name": "mine"}, "rbac": {"create": False},
@@ -125,8 +130,10 @@ def test_config_lies_over_values(api):
 
 @pytest.mark.parametrize(("peers", "slices"), [("auto", True), ("endpoints", True), ("pods", False), ("off", False)])
 def test_endpoint_slices_are_read_only_where_they_name_peers(api, peers, slices):
-    rules = of_kind(objects(api, values={"kubernetes": {"peers": peers}}), "ClusterRole")["rules"]
-    assert ("endpointslices" in [name for rule in rules for name in rule["resources"]]) == slices
+    chosen = {"kubernetes": {"peers": peers}}
+    for values in (chosen, {"kubernetes": {"peers": "pods"}, "config": chosen}):
+        rules = of_kind(objects(api, values=values), "ClusterRole")["rules"]
+        assert ("endpointslices" in [name for rule in rules for name in rule["resources"]]) == slices
 
 
 def test_the_port_of_the_probes_is_the_agents(api):
@@ -179,6 +186,12 @@ def test_the_example_with_tls(api):
         {"otlp": {"protocol": "tcp"}},
         {"otlp": {"endpoint": ""}},
         {"otlp": {"endpoint": 4317}},
+        {"otlp": {"tls": {"secret": "tls", "cert": "tls.crt"}}},
+        {"otlp": {"tls": {"secret": "tls", "key": "tls.key"}}},
+        {"otlp": {"tls": {"cert": "tls.crt", "key": "tls.key"}}},
+        {"config": {"health": {"endpoint": "127.0.0.1:13199"}}},
+        {"podLabels": {"app.kubernetes.io/name": "mine"}},
+        {"podAnnotations": {"checksum/config": "mine"}},
         {"spool": {"hostPath": "otelbpf"}},
         {"spool": {"maxSize": "1 gigabyte"}},
         {"otlp": {"headers": {"Authorization": "a token in the open"}}},

@@ -46,15 +46,21 @@ def test_probes_ask_where_the_agent_answers():
         assert get["path"] == path
 
 
-@pytest.mark.parametrize("verb", ["get", "list", "watch"])
+@pytest.mark.parametrize("verb", ["list", "watch"])
 @pytest.mark.parametrize("resource", ["pods", "services", "nodes", "endpointslices.discovery.k8s.io"])
 def test_the_role_lets_it_look(api, verb, resource):
     assert can(api, verb, resource)
 
 
+@pytest.mark.parametrize("resource", ["pods", "nodes"])
+def test_the_role_lets_it_find_out_which_node_it_is_on(api, resource):
+    assert can(api, "get", resource)
+
+
 @pytest.mark.parametrize(
     ("verb", "resource"),
     [
+        ("get", "services"), ("get", "endpointslices.discovery.k8s.io"),
         ("get", "secrets"), ("list", "secrets"), ("get", "configmaps"), ("create", "pods"), ("delete", "pods"),
         ("get", "pods/log"), ("create", "pods/exec"), ("patch", "nodes"), ("get", "nodes/proxy"), ("*", "*"),
     ],

@@ -105,6 +105,13 @@ def test_it_does_not_start_without(name):
     assert f"missing capability CAP_{name}:" in done.stderr
 
 
+@pytest.mark.parametrize("without", ["", "SYS_PTRACE"])
+def test_the_kernel_tells_of_translated_connections(without):
+    fewer = [name for name in CAPABILITIES if name != without]
+    code = "from otelbpf.enrich import kubernetes; print(repr(kubernetes.untracked()))"
+    assert confined(fewer, "-c", code).stdout == "''\n"
+
+
 def test_without_ptrace_programs_of_other_users_have_none():
     fewer = [name for name in CAPABILITIES if name != "SYS_PTRACE"]
     with stranger() as pid:

@@ -55,6 +55,7 @@ one.sendall(b"hello"); one.recv(100); one.close()
 HOLD = """
 import socket, sys
 one = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+one.settimeout(None)
 one.sendall(b"hold"); print("up", flush=True)
 one.recv(100); one.close()
 """

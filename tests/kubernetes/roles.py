@@ -10,14 +10,15 @@ if TYPE_CHECKING:
 GROUP = "rbac.authorization.k8s.io"
 ROLES = f"/apis/{GROUP}/v1/clusterroles"
 BINDINGS = f"/apis/{GROUP}/v1/clusterrolebindings"
-READ = ["get", "list", "watch"]
+WATCH = ["list", "watch"]
 
 
 def let_in(objects: Objects, *subjects: dict[str, str]) -> None:
     """Gives the role to *subjects*, in RBAC's own words."""
     rules = [
-        {"apiGroups": [""], "resources": ["pods", "services", "nodes"], "verbs": READ},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": READ},
+        {"apiGroups": [""], "resources": ["pods", "nodes"], "verbs": ["get", *WATCH]},
+        {"apiGroups": [""], "resources": ["services"], "verbs": WATCH},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": WATCH},
     ]
     objects.call("POST", ROLES, {"metadata": {"name": "otelbpf"}, "rules": rules})
     groups = [{"apiGroup": GROUP if one["kind"] == "User" else "", **one} for one in subjects]

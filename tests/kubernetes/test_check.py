@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,6 +49,7 @@ def test_rows_of_a_server_that_allows_nothing_and_then_all(server, objects: Obje
     denied = rows(config)
     assert [(row.subject, row.state) for row in denied] == [
         ("kubernetes node", "ok"), *((f"kubernetes {kind}", "degraded") for kind in KINDS[1:]),
+        ("connection tracking", "ok"),
     ]  # fmt: skip
     assert 'HTTP 403: pods is forbidden: User "agent" cannot list resource "pods"' in denied[1].what
     assert "ClusterRole" in denied[1].todo
@@ -58,8 +61,17 @@ def test_rows_of_a_server_that_allows_nothing_and_then_all(server, objects: Obje
 def test_rows_of_a_server_that_is_not_there(server):
     away = server.kubeconfig_of("away", {"token": AGENT}, server="https://127.0.0.1:1")
     assert [(row.subject, row.what.partition(";")[0]) for row in rows(configured(away))[1:]] == [
-        ("kubernetes pods", "Connection refused")
-    ]
+        ("kubernetes pods", "Connection refused"), ("connection tracking", "tells of connections to services"),
+    ]  # fmt: skip
+
+
+def test_a_row_of_connections_that_the_kernel_does_not_tell_of():
+    """To whoever has no CAP_NET_ADMIN."""
+    bare = ["setpriv", "--inh-caps", "-all", "--bounding-set", "-all", sys.executable, "-c"]
+    code = "from otelbpf import doctor; print(doctor._tracking_row())"
+    done = subprocess.run([*bare, code], capture_output=True, text=True, check=True)
+    assert "state='degraded', what='Operation not permitted; services are named" in done.stdout
+    assert "CAP_NET_ADMIN" in done.stdout
 
 
 def test_an_agent_that_is_not_answered_any_more_tells_a_person_and_a_collector(tmp_path, own):

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from otelbpf.config import Kubernetes
 from otelbpf.enrich.kubernetes.conntrack import Conntrack
 from otelbpf.enrich.kubernetes.holders import packed
+from otelbpf.enrich.kubernetes.watcher import Watcher
 from tests.e2e.netns import NAMES, Namespaces
 from tests.e2e.polling import wait_for
 
@@ -71,6 +73,22 @@ def test_both_ends_of_a_translated_connection(router):
         seen = [(ends, true) for ends, true in conntrack._true.items() if ends[1] == backend and true == (us, port)]
         assert [(ends[0], ends[2], ends[3]) for ends, _ in seen] == [(6, 8080, masked)]
         serving.kill()
+
+
+def test_where_events_are_switched_off(router):
+    proc, *_ = router
+    host = (proc / "1/ns/net").readlink().name
+    subprocess.run(["ip", "netns", "exec", host, "sysctl", "-qw", "net.netfilter.nf_conntrack_events=0"], check=True)
+    with Conntrack(proc) as conntrack:
+        assert conntrack.unavailable == "net.netfilter.nf_conntrack_events is 0"
+
+
+def test_that_the_kernel_will_not_tell_is_said_once(tmp_path, server):
+    settings = Kubernetes(enabled=True, kubeconfig=str(server.kubeconfig()), node_name="n1", peers="off")
+    with Watcher(settings, {}, "host", proc=tmp_path) as watcher:
+        wait_for(lambda: all(state.answered for state in watcher.states()), "the first lists")
+    (said,) = watcher.sentences
+    assert said.startswith("kubernetes: connection tracking: No such file")
 
 
 def test_where_the_kernel_will_not_tell(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from otelbpf.config import Kubernetes, Retry
 from otelbpf.enrich.kubernetes import api, pace, watch
+from otelbpf.enrich.kubernetes import watcher as watcher_module
 from otelbpf.enrich.kubernetes.watcher import Watcher, WatchState
 from tests.e2e.polling import wait_for
 from tests.kubernetes.cluster import Objects
@@ -90,7 +91,8 @@ def test_garbage_is_told_and_asked_again(tmp_path, said, reason):
         with scripted(tmp_path, server) as watcher:
             wait_for(lambda: name_of(watcher, "u1") == "web" and state(watcher).answered, "the pod at last")
             assert watcher.failure is None
-    first, last = [sentence for sentence in watcher.sentences if sentence.startswith("kubernetes: pods:")]
+    told_of_pods = [sentence for sentence in watcher.sentences if sentence.startswith("kubernetes: pods:")]
+    first, last = [sentence for sentence in told_of_pods if "answered" in sentence]
     assert reason in first
     assert "\n" not in first
     assert last == "kubernetes: pods: answered again"
@@ -135,7 +137,8 @@ def test_a_list_that_is_plain_text_is_a_list_all_the_same(tmp_path):
             wait_for(lambda: name_of(watcher, "u1") == "web", "the pod")
 
 
-def test_a_server_without_streaming_that_says_garbage(tmp_path):
+def test_a_server_without_streaming_that_says_garbage(tmp_path, monkeypatch):
+    monkeypatch.setattr(watcher_module, "SWEEP_S", 0.1)
     refused = answer(b'{"message":"no such parameter"}', "422 Unprocessable Entity")
     unreadable = {"metadata": {"name": "other", "uid": "u2"}, "spec": 5}
     with ScriptedApi([POD, unreadable]) as server:
@@ -144,6 +147,9 @@ def test_a_server_without_streaming_that_says_garbage(tmp_path):
             wait_for(lambda: state(watcher).answered, "the list")
             assert name_of(watcher, "u1") == "web"
             assert state(watcher).undecodable == 1
+            wait_for(
+                lambda: "kubernetes: pods: something that was told could not be read" in str(watcher.sentences), "that"
+            )
         assert [path for path in server.asked if path.startswith("/api/v1/pods?") and "resourceVersion=0" in path]
 
 

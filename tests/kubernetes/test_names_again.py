@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.e2e.agent import Agent
 from tests.e2e.polling import wait_for
+from tests.kubernetes.churn import SETTLES_S
 from tests.kubernetes.cluster import owned
 from tests.kubernetes.node import NodeNetwork
 from tests.kubernetes.pods import Container, let_go
@@ -95,6 +97,7 @@ def test_a_pod_made_anew_under_the_same_name(tmp_path, server, objects, namespac
         uid = objects.pod(namespace, "db-0", node, metadata=metadata)
         with Container(uid, place.namespace) as new:
             objects.running(namespace, "db-0", place.ipv4, {"app": new.id})
+            time.sleep(SETTLES_S)
             new.talk(far.ipv4, PORT)
             after = closed(collector, {"k8s.pod.uid": uid})
             seen_after = closed(collector, {"k8s.pod.uid": backend_uid, "client.port": after["network.local.port"]})
@@ -126,6 +129,7 @@ def test_an_address_that_changed_hands(tmp_path, server, objects, namespace, nod
         for pod in ("first", "second", "third"):
             uids.append(objects.pod(namespace, pod, "elsewhere", metadata=owned("ReplicaSet", pod)))
             objects.running(namespace, pod, place.ipv4, {"app": "0" * 64})
+            time.sleep(SETTLES_S)
             elsewhere.talk(far.ipv4, PORT)
             told = {"k8s.pod.uid": backend_uid, "otelbpf.peer.k8s.pod.name": pod}
             ports.append(closed(collector, told)["client.port"])

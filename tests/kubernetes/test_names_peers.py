@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.e2e.otlp_json import Record
 
 NODE, OTHER = "peers-node", "other-peers-node"
-PORT, NODE_PORT, ON_HOST = 8080, 30080, 9100
+PORT, NODE_PORT, HOST_PORT, ON_HOST = 8080, 30080, 8081, 9100
 OUTSIDE, BALANCER, UNKNOWN = "198.51.100.1", "198.51.100.2", "198.51.100.3"
 EXTERNAL_IP, BALANCER_IP = "203.0.113.50", "203.0.113.51"
 OTHER_NODE, OTHER_POD = "172.31.77.2", "10.252.7.9"
@@ -31,7 +31,8 @@ BY_KUBE_PROXY = """
 table ip kube {{
   chain services {{
     ip daddr {{ {cluster4}, {external}, {balancer} }} tcp dport 80 dnat to {cart4}:{port}
-    ip daddr {host4} tcp dport {node_port} dnat to {cart4}:{port}
+    ip daddr {host4} tcp dport {{ {node_port}, {host_port} }} dnat to {cart4}:{port}
+    ip daddr {by_hand4} tcp dport 80 dnat to {outside}:443
   }}
   chain before {{ type nat hook prerouting priority dstnat; jump services; }}
   chain here {{ type nat hook output priority -100; jump services; }}
@@ -59,6 +60,8 @@ class World(NamedTuple):
     host: Place
     cluster4: str
     cluster6: str
+    by_hand4: str
+    """Of a service without a selector, whose EndpointSlice a person has written: what is behind it is outside."""
     uids: dict[str, str]
     peers: str
 
@@ -144,6 +147,12 @@ def ways(world: World) -> dict[str, Way]:
         "node port, from outside": Way(
             "outside", host.ipv4, NODE_PORT, by_service, {"otelbpf.peer.type": "external", "port": "client"}
         ),
+        "host port": Way(
+            "front", host.ipv4, HOST_PORT, world.pod("cart") | through(cart.ipv4, PORT), masked | {"port": "client"}
+        ),
+        "service without a selector": Way(
+            "front", world.by_hand4, 80, world.alias("by-hand") | through(OUTSIDE, 443), None
+        ),
         "hairpin": Way("cart", world.cluster4, 80, by_service, world.pod("cart") | {"port": "client"}),
         "external name": Way("front", alias, 443, world.alias("partner"), None, OUTSIDE),
         "from the host": Way("on-host", cart.ipv4, PORT, world.pod("cart"), ON_NODE),
@@ -161,7 +170,7 @@ def ways(world: World) -> dict[str, Way]:
 
 
 NOWHERE = Place("", "", "")
-WAYS = tuple(ways(World("", NOWHERE, NOWHERE, NOWHERE, "", "", {"front": "", "cart": ""}, "pods")))
+WAYS = tuple(ways(World("", NOWHERE, NOWHERE, NOWHERE, "", "", "", {"front": "", "cart": ""}, "pods")))
 KINDS = ("otelbpf.peer.", "service.peer.", "otelbpf.nat.")
 
 
@@ -225,6 +234,7 @@ def built(
         BY_KUBE_PROXY.format(
             cluster4=world.cluster4, cluster6=world.cluster6, external=EXTERNAL_IP, balancer=BALANCER_IP,
             cart4=cart.ipv4, cart6=cart.ipv6, host4=network.host.ipv4, port=PORT, node_port=NODE_PORT,
+            host_port=HOST_PORT, by_hand4=world.by_hand4, outside=OUTSIDE,
         ),
         directory,
     )  # fmt: skip
@@ -243,8 +253,8 @@ def built(
     return world, containers
 
 
-def services(objects: Objects, namespace: str) -> tuple[str, str]:
-    """All services; gives the two cluster IPs of the one with a backend."""
+def services(objects: Objects, namespace: str) -> tuple[str, str, str]:
+    """All services; gives the two cluster IPs of the one with a backend, and that of the one without a selector."""
     made = objects.service(
         namespace, "basket", type="LoadBalancer", externalIPs=[EXTERNAL_IP], ipFamilyPolicy="RequireDualStack",
         ports=[{"port": 80, "targetPort": PORT, "nodePort": NODE_PORT}],
@@ -256,7 +266,8 @@ def services(objects: Objects, namespace: str) -> tuple[str, str]:
     objects.namespace(f"other-{namespace}")  # another that stands for the same host
     objects.service(f"other-{namespace}", "partner", type="ExternalName", externalName="partner.example.com", ports=[])
     cluster4, cluster6 = sorted(made["spec"]["clusterIPs"], key=lambda address: ":" in address)
-    return cluster4, cluster6
+    by_hand = objects.service(namespace, "by-hand")
+    return cluster4, cluster6, by_hand["spec"]["clusterIP"]
 
 
 def slices(objects: Objects, world: World) -> None:
@@ -272,6 +283,9 @@ def slices(objects: Objects, world: World) -> None:
         metadata = {"name": f"{service}-{family.lower()}", "labels": {"kubernetes.io/service-name": service}}
         body = {"metadata": metadata, "addressType": family, "endpoints": [endpoint], "ports": []}
         objects.call("POST", SLICES.format(world.namespace), body)
+    by_hand = {"metadata": {"name": "by-hand", "labels": {"kubernetes.io/service-name": "by-hand"}}, "ports": []}
+    by_hand |= {"addressType": "IPv4", "endpoints": [{"addresses": [OUTSIDE]}]}
+    objects.call("POST", SLICES.format(world.namespace), by_hand)
 
 
 def ends(collector: Collector, way: Way, port: int) -> tuple[Record, Record | None]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otelbpf.config import Kubernetes
-from otelbpf.enrich.kubernetes.holders import held_by, packed
+from otelbpf.enrich.kubernetes.holders import NS_PER_S, held_by, packed
 from otelbpf.enrich.kubernetes.watcher import Watcher
 from tests.e2e.polling import wait_for
-from tests.kubernetes.cluster import Objects, owned
+from tests.kubernetes.cluster import NODES, SERVICES, SLICES, Objects, owned
 from tests.kubernetes.roles import let_in
 from tests.peers.api_server import AGENT, ApiServer
 
@@ -156,3 +156,44 @@ def test_services_nodes_and_the_node_of_our_own_pod(own):
         assert watcher.known.outside("db.example.org").name == "outside"
         objects.call("DELETE", "/api/v1/namespaces/shop/services/cart")
         wait_for(lambda: watcher.known.at_node_port(30080) is None, "its end")
+
+
+def test_an_endpoint_has_its_address_since_the_slice_says_so_not_since_we_watch(own):
+    """A connection that is older than the watch, as the server was away, has a name all the same."""
+    server, objects = own
+    target = {"kind": "Pod", "name": "cart-a", "namespace": "shop", "uid": "u"}
+    body = {"metadata": {"name": "cart-x", "labels": {"kubernetes.io/service-name": "cart"}}, "addressType": "IPv4"}
+    before_ns = time.time_ns()
+    objects.call(
+        "POST", SLICES.format("shop"), body | {"endpoints": [{"addresses": ["10.0.0.7"], "targetRef": target}]}
+    )
+    made_ns = time.time_ns()
+    with Watcher(settings(server, peers="endpoints"), {}, "host") as watcher:
+        wait_for(lambda: holder(watcher, "10.0.0.7") == "cart-a", "the endpoint")
+        (found,) = watcher.known.holders(packed("10.0.0.7") or b"")
+        assert before_ns - NS_PER_S <= found.begins_ns <= made_ns < found.told_ns
+        changed = body["metadata"] | {"annotations": {"note": "another"}}
+        objects.call("PATCH", f"{SLICES.format('shop')}/cart-x", {"metadata": changed}, "application/merge-patch+json")
+        objects.call("PATCH", f"{SLICES.format('shop')}/cart-x", {"endpoints": []}, "application/merge-patch+json")
+        wait_for(lambda: found.ends_ns, "its end")
+        assert before_ns - NS_PER_S <= found.begins_ns <= made_ns
+
+
+@pytest.mark.parametrize("peers", ["pods", "endpoints"])
+def test_every_kind_of_object_may_go_again_however_little_it_says(own, peers):
+    server, objects = own
+    objects.call("POST", "/api/v1/nodes", {"metadata": {"name": "n8"}})
+    objects.service("shop", "cart")
+    objects.pod("shop", "web", "n1")
+    body = {"metadata": {"name": "cart-x"}, "addressType": "IPv4", "endpoints": [], "ports": []}
+    objects.call("POST", SLICES.format("shop"), body)
+    with Watcher(settings(server, peers=peers), {}, "host") as watcher:
+        wait_for(lambda: all(state.answered for state in watcher.states()), "all answered")
+        before = {state.name: state.objects for state in watcher.states()}
+        objects.delete_pod("shop", "web")
+        for path in (f"{NODES}/n8", f"{SERVICES.format('shop')}/cart", f"{SLICES.format('shop')}/cart-x"):
+            objects.call("DELETE", path)
+        fewer = {name: count - 1 for name, count in before.items()}
+        wait_for(lambda: {state.name: state.objects for state in watcher.states()} == fewer, "one less of each")
+        assert all(state.answered for state in watcher.states())
+        assert watcher.failure is None

@@ -7,6 +7,7 @@ is imported where there is a cluster: what it needs of HTTP takes 5 MB, and most
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,12 +21,24 @@ if TYPE_CHECKING:
     from otelbpf.config import Kubernetes
     from otelbpf.enrich.kubernetes.watcher import Watcher, WatchState
 
-__all__ = ["HOW_TO_ALLOW", "examine", "read_told", "told", "watching"]
+__all__ = ["HOW_TO_ALLOW", "HOW_TO_TRACK", "examine", "read_told", "told", "untracked", "watching"]
 
 HOW_TO_ALLOW = (
-    "check kubernetes.* in the configuration and the agent's ClusterRole: get, list and watch of pods, services, nodes "
-    "and endpointslices (deploy/kubernetes)"
+    "check kubernetes.* in the configuration and the agent's ClusterRole: it lists and watches pods, nodes, services "
+    "and endpointslices, and gets pods and nodes (deploy/kubernetes)"
 )
+HOW_TO_TRACK = (
+    "give CAP_NET_ADMIN, hostPID and hostNetwork (deploy/kubernetes); the kernel needs nf_conntrack_netlink, and "
+    "net.netfilter.nf_conntrack_events other than 0"
+)
+
+
+def untracked() -> str:
+    """Why the kernel does not tell of connections that it translates; empty when it does."""
+    from otelbpf.enrich.kubernetes.conntrack import Conntrack
+
+    with Conntrack(Path("/proc")) as conntrack:
+        return conntrack.unavailable
 
 
 def examine(settings: Kubernetes, environ: Mapping[str, str], host_name: str) -> Iterator[tuple[str, bool, str]]:

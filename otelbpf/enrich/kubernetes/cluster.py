@@ -89,8 +89,9 @@ class Known:
 
 
 def _in_cluster(name: str) -> str:
-    """db.shop.svc.cluster.local → db.shop.svc: the cluster's own domain may be another."""
-    return ".".join(name.split(".", 3)[:3])
+    """db.shop.svc.cluster.local → db.shop.svc: the cluster's own domain may be another. Empty for what is no service."""
+    first = name.split(".", 3)[:3]
+    return ".".join(first) if first[2:] == ["svc"] else ""
 
 
 class Recorder:

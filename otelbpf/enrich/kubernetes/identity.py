@@ -21,14 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from otelbpf.config import Kubernetes
-    from otelbpf.enrich.kubernetes.objects import ContainerStatus, Metadata, PodObject
+    from otelbpf.enrich.kubernetes.objects import ContainerStatus, Metadata, Owner, PodObject
 
 ATTRIBUTE_ANNOTATION = "resource.opentelemetry.io/"
 INSTANCE_LABEL, NAME_LABEL = "app.kubernetes.io/instance", "app.kubernetes.io/name"
 VERSION_LABEL = "app.kubernetes.io/version"
 TEMPLATE_HASH = "pod-template-hash"
+ROLLOUT_HASH = "rollouts-pod-template-hash"
+"""Of Argo Rollouts, which make ReplicaSets as Deployments do."""
 SAID, SAID_LENGTH = 64, 1024
-"""Attributes that annotations may give, and the characters of each: whoever may make a pod may write 256 kB of them."""
+"""Attributes that annotations may give, or that labels are, and the characters of each: whoever may make a pod may
+write 256 kB of annotations, and thousands of labels."""
+OBSERVED = ("k8s.", "container.", "host.", "telemetry.")
+"""What is seen of a pod is not for its annotations to say: it could take itself for another."""
 STATIC_UID = "kubernetes.io/config.mirror"
 """On the mirror of a static pod: the UID under which the kubelet runs it, which is the one in its cgroup."""
 SCHEDULED_JOB = re.compile(r"(?P<cronjob>.+)-(?P<minute>\d{8})")
@@ -81,8 +86,8 @@ def pod_of(found: PodObject, settings: Kubernetes, before: Pod | None) -> Pod:
             names.K8S_POD_UID: metadata.uid,
             **({names.K8S_NODE_NAME: found.spec.node_name} if found.spec.node_name else {}),
             **dict(_owners(metadata)),
-            **dict(_chosen(names.K8S_POD_LABEL, labels, settings.labels)),
-            **dict(_chosen(names.K8S_POD_ANNOTATION, annotations, settings.annotations)),
+            **dict(islice(_chosen(names.K8S_POD_LABEL, labels, settings.labels), SAID)),
+            **dict(islice(_chosen(names.K8S_POD_ANNOTATION, annotations, settings.annotations), SAID)),
             names.SERVICE_NAME: service_name(metadata),
             names.SERVICE_NAMESPACE: service_namespace(metadata),
             **({names.SERVICE_VERSION: labels[VERSION_LABEL]} if labels.get(VERSION_LABEL) else {}),
@@ -121,13 +126,22 @@ def workload_of(metadata: Metadata) -> Workload:
 
 
 def _workload(metadata: Metadata, found: Mapping[str, str]) -> Workload:
+    owner = _controller(metadata)
+    rollout = _of_template(owner, metadata, ROLLOUT_HASH) if owner is not None and owner.kind == "ReplicaSet" else ""
+    if rollout:
+        return Workload("Rollout", rollout)
     for kind, name in _WORKLOADS.items():
         if name in found:
             return Workload(kind, found[name])
-    owner = _controller(metadata)
     if owner is not None and owner.kind != "Node":
         return Workload(owner.kind, owner.name)
     return Workload("Pod", metadata.name)
+
+
+def _of_template(owner: Owner, metadata: Metadata, label: str) -> str:
+    """The name of who made the ReplicaSet *owner*: what is before the hash that *label* has; empty if that is not it."""
+    template = (metadata.labels or {}).get(label)
+    return owner.name.removesuffix(f"-{template}") if template and owner.name.endswith(f"-{template}") else ""
 
 
 _WORKLOADS = {
@@ -170,10 +184,10 @@ def service_namespace(metadata: Metadata) -> str:
 
 
 def _all_said(annotations: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """What annotations say in so many words, without what is empty or too long for an attribute."""
+    """What annotations say in so many words, without what is empty, too long for an attribute, or observed."""
     for key, value in annotations.items():
         name = key.removeprefix(ATTRIBUTE_ANNOTATION)
-        if name and name != key and 0 < len(value) <= SAID_LENGTH:
+        if name and name != key and 0 < len(value) <= SAID_LENGTH and not name.startswith(OBSERVED):
             yield name, value
 
 
@@ -188,9 +202,9 @@ def _owners(metadata: Metadata) -> Iterator[tuple[str, str]]:
     if owner is None:
         return
     if owner.kind == "ReplicaSet":
-        template = (metadata.labels or {}).get(TEMPLATE_HASH)
-        if template and owner.name.endswith(f"-{template}"):
-            yield names.K8S_DEPLOYMENT_NAME, owner.name.removesuffix(f"-{template}")
+        deployment = _of_template(owner, metadata, TEMPLATE_HASH)
+        if deployment:
+            yield names.K8S_DEPLOYMENT_NAME, deployment
     elif owner.kind == "Job":
         cronjob = _cronjob(owner.name, metadata)
         if cronjob:
@@ -215,7 +229,7 @@ def _controller(metadata: Metadata) -> Any:
 
 def _chosen(prefix: str, values: Mapping[str, str], wanted: Sequence[str]) -> Iterator[tuple[str, str]]:
     for key, value in values.items() if wanted else ():
-        if any(fnmatchcase(key, glob) for glob in wanted):
+        if len(value) <= SAID_LENGTH and any(fnmatchcase(key, glob) for glob in wanted):
             yield f"{prefix}.{key}", value
 
 

@@ -42,6 +42,18 @@ class Metadata(Struct, rename="camel"):
     owner_references: list[Owner] | None = None
 
 
+class Managed(Struct):
+    """Whoever wrote some of an object's fields, and when last."""
+
+    time: datetime | None = None
+
+
+class ManagedMetadata(Metadata, rename="camel"):
+    """Also of when the object was changed."""
+
+    managed_fields: list[Managed] | None = None
+
+
 class ListMetadata(Struct, rename="camel"):
     """What a list, and a bookmark, says of itself."""
 
@@ -185,7 +197,7 @@ class Endpoint(Struct, rename="camel"):
 class SliceObject(Struct):
     """An EndpointSlice."""
 
-    metadata: Metadata
+    metadata: ManagedMetadata
     endpoints: list[Endpoint] | None = None
 
 

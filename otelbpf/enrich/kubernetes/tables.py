@@ -25,6 +25,7 @@ from otelbpf.enrich.kubernetes.holders import (
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from datetime import datetime
 
     from otelbpf.config import Kubernetes
     from otelbpf.enrich.kubernetes.holders import Network
@@ -111,13 +112,14 @@ class _Held:
     def _keep(self, holder: Holder, addresses: tuple[bytes, ...], now_ns: int) -> Holder:
         """Takes in *holder* as it is now; gives the one that stands for it."""
         before, held = self._known.get(holder.uid, (None, ()))
-        if before is not None and held and addresses != held:  # it got others: what was before stays with the old ones
+        if before is not None and (held or before.ends_ns) and addresses != held:
+            # it got others: what was before stays with the old ones
             self._end(before, held, now_ns)
             holder.begins_ns = now_ns
             before, held = None, ()
         elif before is not None:
             holder.begins_ns, holder.ends_ns, holder.told_ns = before.begins_ns, before.ends_ns, before.told_ns
-            if before.same(holder):
+            if before.ends_ns or before.same(holder):  # what is over stays as it was told
                 holder = before
             elif held:
                 self._holders.replace(before, holder, held)
@@ -161,7 +163,7 @@ class Nodes(_Held):
 
     def gone(self, uid: str, now_ns: int) -> None:
         self._give_networks(uid, "", frozenset())
-        del self._networks[uid]
+        self._networks.pop(uid, None)  # many network plug-ins give nodes none
         super().gone(uid, now_ns)
 
     def _give_networks(self, uid: str, name: str, networks: frozenset[Network]) -> None:
@@ -255,7 +257,7 @@ class Slices:
         uid = found.metadata.uid
         before = self._known.get(uid, {})
         now: dict[bytes, Holder] = {}
-        for address, holder in _endpoints(found, now_ns):
+        for address, holder in dict(_endpoints(found, now_ns)).items():  # pods on the host's network share one
             known = before.get(address)
             if known is not None:
                 holder.begins_ns, holder.told_ns = known.begins_ns, known.told_ns
@@ -279,6 +281,7 @@ class Slices:
 
 def _endpoints(found: Any, now_ns: int) -> Iterable[tuple[bytes, Holder]]:
     service = (found.metadata.labels or {}).get(SERVICE_NAME_LABEL, "")
+    begins_ns = _changed_ns(found.metadata, now_ns)
     for endpoint in found.endpoints or ():
         target = endpoint.target_ref
         if target is None or target.kind != "Pod":
@@ -294,7 +297,7 @@ def _endpoints(found: Any, now_ns: int) -> Iterable[tuple[bytes, Holder]]:
                     intern(endpoint.node_name or ""),
                     service_name=intern(service),
                     service_namespace=intern(target.namespace),
-                    begins_ns=now_ns,
+                    begins_ns=begins_ns,
                     told_ns=now_ns,
                 ),
             )
@@ -318,6 +321,15 @@ def _pod_holder(metadata: objects.Metadata, node: str, now_ns: int) -> Holder:
 
 def _made_ns(metadata: objects.Metadata, now_ns: int) -> int:
     """When it was made; 0, not known, for what no clock can have said."""
-    made = metadata.creation_timestamp
-    made_ns = int(made.timestamp()) * NS_PER_S if made is not None else 0
-    return made_ns if 0 < made_ns < now_ns + CLOCK_OFF_NS else 0
+    return _said_ns(metadata.creation_timestamp, now_ns)
+
+
+def _changed_ns(metadata: objects.ManagedMetadata, now_ns: int) -> int:
+    """Since when it says what it says: since its last change, which may be long ago when a watch begins."""
+    changed_ns = max((_said_ns(one.time, now_ns) for one in metadata.managed_fields or ()), default=0)
+    return min(changed_ns, now_ns) or now_ns
+
+
+def _said_ns(time: datetime | None, now_ns: int) -> int:
+    time_ns = int(time.timestamp()) * NS_PER_S if time is not None else 0
+    return time_ns if 0 < time_ns < now_ns + CLOCK_OFF_NS else 0

@@ -197,7 +197,7 @@ class Watch:
             self._put(told.object)
             self._look_at_size(len(self.table.uids()))
         elif told.type == "DELETED":
-            self.table.gone(told.object.metadata.uid, time.time_ns())
+            self._change(self.table.gone, told.object.metadata.uid)
         self._passed(told.object.metadata)
 
     def _take_other(self, line: bytes) -> None:
@@ -228,7 +228,7 @@ class Watch:
             self._version = ""  # whatever it was about, a new list tells
             raise
         if told.type == "DELETED":
-            self.table.gone(metadata.uid, time.time_ns())
+            self._change(self.table.gone, metadata.uid)
         self._passed(metadata)
 
     def _passed(self, metadata: objects.Metadata) -> None:
@@ -244,7 +244,14 @@ class Watch:
         if len(known) >= self.limit and found.metadata.uid not in known:
             self.health.beyond += 1
         else:
-            self.table.put(found, time.time_ns())
+            self._change(self.table.put, found)
+
+    def _change(self, how: Callable[[Any, int], None], what: Any) -> None:
+        """A mistake of ours about one object costs that object, and not the names of all others."""
+        try:
+            how(what, time.time_ns())
+        except Exception:  # noqa: BLE001
+            self.health.undecodable += 1
 
     def _bookmark(self, metadata: objects.ListMetadata) -> None:
         self._garbage = 0
@@ -256,9 +263,8 @@ class Watch:
 
     def _complete(self, seen: set[str], version: str) -> None:
         """A list is whole: what it did not bring is not there any more."""
-        now_ns = time.time_ns()
         for uid in set(self.table.uids()) - seen:
-            self.table.gone(uid, now_ns)
+            self._change(self.table.gone, uid)
         self._version = version
         self.health.listed = True
         self.health.lists += 1

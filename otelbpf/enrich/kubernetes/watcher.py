@@ -99,7 +99,7 @@ class Watcher:
             self._watches.append(self._watch("endpoint_slices", SLICES, Slices(self._holders)))
         self._node_error = ""
         self._node_since_ns = 0
-        self._full: set[Watch] = set()
+        self._told_once: set[tuple[Watch, str]] = set()
         self.sentences: deque[str] = deque(maxlen=SENTENCES)
         """What a person should know, oldest first."""
         self.on_change: Callable[[str, str], None] | None = None
@@ -115,6 +115,11 @@ class Watcher:
 
     def __enter__(self) -> Self:
         self.conntrack.__enter__()
+        if self.conntrack.unavailable:
+            self.sentences.append(
+                f"kubernetes: connection tracking: {self.conntrack.unavailable}; services are named, but not the pods "
+                "behind them"
+            )
         self._selector = selectors.DefaultSelector()
         self._waker, self._waking = socket.socketpair()
         self._selector.register(self._waking, selectors.EVENT_READ)
@@ -257,11 +262,15 @@ class Watcher:
         self._own.sweep(now_ns)
         self._holders.sweep(now_ns)
         for watch in self._all():
-            if watch.health.beyond and watch not in self._full:
-                self._full.add(watch)
-                self.sentences.append(
-                    f"kubernetes: {watch.resource.name}: more than {watch.limit}, and no room for the others: they have no names"
-                )
+            if watch.health.beyond:
+                self._tell_once(watch, f"more than {watch.limit}, and no room for the others: they have no names")
+            if watch.health.undecodable:
+                self._tell_once(watch, "something that was told could not be read: it has no name, or an older one")
+
+    def _tell_once(self, watch: Watch, what: str) -> None:
+        if (watch, what) not in self._told_once:
+            self._told_once.add((watch, what))
+            self.sentences.append(f"kubernetes: {watch.resource.name}: {what}")
 
     def _choose_peers(self) -> None:
         """`auto`: with too many pods their EndpointSlices are watched instead."""

@@ -42,5 +42,5 @@
 {{- if ne (int .Values.health.port) 13134 }}
 {{- $_ := set $config "health" (dict "endpoint" (printf "127.0.0.1:%d" (int .Values.health.port))) }}
 {{- end }}
-{{- mergeOverwrite $config (deepCopy .Values.config) | toYaml }}
+{{- mergeOverwrite $config (deepCopy (.Values.config | default dict)) | toYaml }}
 {{- end }}

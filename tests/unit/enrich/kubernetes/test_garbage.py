@@ -108,6 +108,26 @@ def test_an_object_that_cannot_be_read_is_counted_and_not_kept(line):
         assert (watch.health.undecodable, len(watch.table.uids())) == (1, 0)
 
 
+class Stumbling(OwnPods):
+    """A table with a mistake: it cannot take pods of one name, nor let them go."""
+
+    def put(self, found: Any, now_ns: int) -> None:
+        super().put(found, now_ns)
+        {"web": found}[found.metadata.name]
+
+    def gone(self, uid: str, now_ns: int) -> None:
+        super().gone(uid, now_ns)
+        {"u1": uid}[uid]
+
+
+def test_a_mistake_about_one_object_costs_no_other():
+    settings = Kubernetes(enabled=True)
+    watch = Watch(Resource("any", "/any"), Stumbling(settings), Api(Access(settings, {})), 100)
+    tell(watch, told("ADDED", {"uid": "u2", "name": "other"}), told("ADDED"), told("DELETED", {"uid": "u2"}))
+    watch._complete(set(), "8")
+    assert (list(watch.table.uids()), watch.health.undecodable, watch._version) == ([], 2, "8")
+
+
 def test_what_was_known_of_an_object_that_cannot_be_read_any_more_stays_until_it_is_deleted():
     (own, *_) = watches()
     tell(own, told("ADDED"), told("MODIFIED", {"resourceVersion": "8"}, spec=5))

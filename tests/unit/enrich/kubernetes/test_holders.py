@@ -146,6 +146,16 @@ def test_a_node_port_that_goes_to_another_service_before_the_first_is_known_to_b
     assert services.by_node_port == {}
 
 
+def test_a_name_that_only_begins_like_a_host_that_a_service_stands_for():
+    services = Services(Holders())
+    known = Known(Kubernetes(), OwnPods(Kubernetes()), Holders(), services, Conntrack(Path("/nowhere")))
+    services.put(service("a", "partner", type="ExternalName", externalName="db.example.com"), S)
+    for name in ("db.example.com", "partner.shop.svc.cluster.local", "partner.shop.svc"):
+        assert known.outside(name).name == "partner", name
+    for name in ("db.example.com.elsewhere.org", "partner.shop", "partner.shop.svcs.org", "db.example", ""):
+        assert known.outside(name) is None, name
+
+
 def test_a_host_name_that_two_services_stand_for_names_neither():
     services = Services(Holders())
     known = Known(Kubernetes(), OwnPods(Kubernetes()), Holders(), services, Conntrack(Path("/nowhere")))

@@ -47,6 +47,12 @@ def owner(kind, name):
         (owner("Node", "n1"), ("Pod", "web-1"), "web-1", {}),
         (owner("Rollout", "canary"), ("Rollout", "canary"), "web-1", {}),
         (
+            owner("ReplicaSet", "web-6b7c") | {"labels": {"rollouts-pod-template-hash": "6b7c"}},
+            ("Rollout", "web"),
+            "web-6b7c",
+            {"k8s.replicaset.name": "web-6b7c"},
+        ),
+        (
             owner("StatefulSet", "db") | {"labels": {"app.kubernetes.io/name": "postgres"}},
             ("StatefulSet", "db"),
             "postgres",
@@ -138,6 +144,22 @@ def test_annotations_count_before_everything_and_labels_are_chosen():
     assert facts["k8s.pod.label.tier"] == "front"
     assert "k8s.pod.label.other" not in facts
     assert facts["k8s.pod.annotation.note"] == "n"
+
+
+def test_annotations_cannot_say_what_is_seen():
+    said = {"k8s.namespace.name": "bank", "k8s.pod.name": "till", "container.id": "c", "host.name": "h", "team": "a"}
+    notes = {f"resource.opentelemetry.io/{name}": value for name, value in said.items()}
+    facts = identity.container_facts(pod({"annotations": notes}, status={"containerStatuses": [run("d")]}), "d")
+    assert (facts["k8s.namespace.name"], facts["k8s.pod.name"], facts["team"]) == ("shop", "web-1", "a")
+    assert not {"container.id", "host.name"} & set(facts)
+
+
+def test_labels_and_annotations_are_carried_within_bounds():
+    labels = {f"label-{number:04}": "x" for number in range(3000)}
+    settings = Kubernetes(labels=("*",), annotations=("*",))
+    facts = pod({"labels": labels, "annotations": {"long": "y" * 200_000, "short": "y"}}, settings=settings).facts
+    assert len([name for name in facts if name.startswith("k8s.pod.label.")]) == identity.SAID
+    assert [name for name in facts if name.startswith("k8s.pod.annotation.")] == ["k8s.pod.annotation.short"]
 
 
 def test_a_static_pod_is_known_by_the_uid_in_its_cgroup():

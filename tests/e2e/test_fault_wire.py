@@ -5,6 +5,7 @@ What was answered arrived exactly once and in order; what is there a second time
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,7 +31,7 @@ BROKEN = (
     "cut the answer",
     "garbage",
 )
-HTTP1 = ("hang within the headers",)
+HTTP1 = ("hang within the headers", "drip the headers", "drip the answer")
 HTTP2 = ("hang in the request", "reset the stream", "go away")
 """A stream that is reset has an answer: the request is not well liked, and is halved."""
 PADDING = 5000
@@ -82,3 +83,15 @@ def test_grpc_goes_away_between_requests(tmp_path):
     assert found["twice"] == 0
     assert peer.connections > TIMES
     print("go away after the answer:", found)
+
+
+def test_headers_that_are_none_are_no_traceback(tmp_path):
+    with ExitStack() as open_:
+        peer = open_.enter_context(Http1Peer())
+        settings = {"endpoint": peer.endpoint, "signals": ["logs"]}
+        sending = open_.enter_context(Sending(tmp_path, Plan("otlp_http", settings)))
+        peer.acts.extend(["headers that are none"] * TIMES)
+        wait_for(lambda: len(peer.played) > TIMES, "the acts")
+        done = sending.finish(30)
+    assert (done.ledger["logs"].accepted, sending.said) == (done.made, [])
+    assert numbers(peer.bodies(answered=True)) == list(range(done.made))

@@ -144,6 +144,7 @@ class HttpTransport:
     def _rotate(self) -> None:
         """Connects anew with the certificates as they are now, if they are whole."""
         try:
+            read_certificates(self._name, self._settings.tls)  # says which file it is that is not there
             self._context = tls_context(self._name, self._settings.tls)
         except (ConfigError, OSError) as error:
             log.warning("exporter %s: %s; the certificates from before are used", self._name, error)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
+RESET_WITH = "reset the stream with "
+"""And a number, HTTP/2's error code; in the place of the answer."""
 DRIP_S = 0.05
 STATUS_200 = b"\x88"
 """An entry of HPACK's static table."""
@@ -227,7 +229,9 @@ class Http2Peer(WirePeer):
         answered = act in ("answer", "go away after the answer")
         self.taken.append(Taken(body, answered))
         head = frame(HEADERS, END_HEADERS, stream, STATUS_200 + header("content-type", "application/grpc"))
-        if act == "hang before the headers":
+        if act.startswith(RESET_WITH):
+            connection.sendall(frame(RST_STREAM, 0, stream, struct.pack(">I", int(act.removeprefix(RESET_WITH)))))
+        elif act == "hang before the headers":
             self.hang()
         elif act == "hang after the headers":
             connection.sendall(head)

@@ -1,6 +1,6 @@
 """Connections that break at each moment of a request, for both transports, with records made all the time.
 
-What was answered arrived exactly once and in order; what is there a second time is what was taken and not answered.
+Everything arrived, in order; what is there a second time was taken and not answered, or not in time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e import exactly
 from tests.e2e.polling import wait_for
 from tests.peers.otlp import numbers
 from tests.peers.sending import Plan, Sending
@@ -49,9 +50,10 @@ def survives(peer: WirePeer, kind: str, acts: Sequence[str], tmp_path: Path) -> 
         done = sending.finish(30)
     ledger = done.ledger["logs"]
     assert (ledger.accepted, ledger.rejected, ledger.dropped) == (done.made, 0, {}), (ledger, sending.said)
-    assert numbers(peer.bodies(answered=True)) == list(range(done.made))
+    # On a slow machine an answer may come too late: what was in that attempt is there twice as well.
+    exactly.complete(done, {"logs": numbers(one.body for one in peer.taken)})
+    assert set(numbers(peer.bodies(answered=True))) == set(range(done.made))
     unanswered = numbers(peer.bodies(answered=False))
-    assert set(unanswered) <= set(range(done.made))
     assert [act for act in peer.played if act != "answer"] == list(acts)
     assert done.largest_bytes["logs"] < 32 * 2**20
     return {"made": done.made, "twice": len(unanswered)} | done.codes

@@ -128,7 +128,12 @@ class Spool:
             raise SpoolError(f"{self.directory}: {error.strerror}") from None
         made = self._made(fresh)
         with self._lock, self._told():
-            self._copy(fresh)
+            try:
+                self._copy(fresh)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    fresh.unlink()  # what it takes is wanted on a full disk
+                raise
             self._open.close()  # it removes the log by its name, which is that of the next one
             self._database = None
             try:

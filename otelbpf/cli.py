@@ -157,10 +157,10 @@ def _duration(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _load(options: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Config:
+def _load(options: argparse.Namespace, environ: Mapping[str, str] = os.environ, *, may_be_empty: bool = True) -> Config:
     from otelbpf import config
 
-    return config.load(options.config, options.overrides, environ)
+    return config.load(options.config, options.overrides, environ, may_be_empty=may_be_empty)
 
 
 def _taken_variables() -> Mapping[str, str]:
@@ -190,7 +190,8 @@ def _run(options: argparse.Namespace) -> int:
     environ = _taken_variables()
     config = _load(options, environ)  # after the first look at the file, so that no change is missed in between
     ending = threading.Event()
-    wish = Wish(no_file if options.config is None else partial(_load, options, environ), watched)
+    again = no_file if options.config is None else partial(_load, options, environ, may_be_empty=False)
+    wish = Wish(again, watched)
     _end_on_signals(ending)
     _reload_on_hangup(ending, wish)
     with _speaking() as voice:

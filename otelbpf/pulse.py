@@ -34,9 +34,10 @@ class Pulse:
         self.rest()
         self.thread = None
 
-    def overdue_s(self, now_s: float) -> float:
-        """How long the piece of work takes more than it may; 0 while it does not, or there is none."""
-        return max(0.0, now_s - self._since_s - self._allowed_s)
+    def overdue_s(self, now_s: float, not_before_s: float = float("-inf")) -> float:
+        """How long the piece of work takes more than it may; 0 while it does not, or there is none. What was before
+        *not_before_s* does not count."""
+        return max(0.0, now_s - max(self._since_s, not_before_s) - self._allowed_s)
 
     @property
     def has_ended(self) -> bool:

@@ -85,9 +85,11 @@ Mistakes = list[tuple[str, str]]
 """Place and what is wrong there, where the rest can be read all the same."""
 
 
-def read_file(path: Path, environ: Mapping[str, str], mistakes: Mistakes | None = None) -> Table:
-    """The tree of a file; ConfigError when it cannot be read or is not a map of settings. A key that stands twice is
-    added to *mistakes*, or is a ConfigError, too."""
+def read_file(
+    path: Path, environ: Mapping[str, str], mistakes: Mistakes | None = None, *, may_be_empty: bool = True
+) -> Table:
+    """The tree of a file; ConfigError when it cannot be read or is not a map of settings, or is empty and may not be. A
+    key that stands twice is added to *mistakes*, or is a ConfigError, too."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -95,7 +97,10 @@ def read_file(path: Path, environ: Mapping[str, str], mistakes: Mistakes | None 
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         name = printable(str(path), 1000)
         raise ConfigError(f"{name}: cannot be read: {reason}; give the path of a readable file with -c") from error
-    return parse(content, printable(str(path), 1000), environ, mistakes)
+    name = printable(str(path), 1000)
+    if not may_be_empty and not content.strip():
+        raise ConfigError(f"{name}: is empty; write {{}} if the defaults are meant")
+    return parse(content, name, environ, mistakes)
 
 
 def parse(content: bytes, name: str, environ: Mapping[str, str], mistakes: Mistakes | None = None) -> Table:

@@ -26,15 +26,22 @@ NODE_NAME = "NODE_NAME"
 """What manifests put `spec.nodeName` in."""
 
 
-def load(path: Path | None, overrides: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Config:
+def load(
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    *,
+    may_be_empty: bool = True,
+) -> Config:
     """The settings of the file at *path* (None: all defaults) with *overrides* (`KEY=VALUE`) on top.
 
-    Where neither names an exporter the standard variables in *environ* do, else the console is it.
+    Where neither names an exporter the standard variables in *environ* do, else the console is it. A file that replaces
+    another one may not be empty: it is being written, or a full disk has cut it.
     Raises ConfigError: one line for each mistake, with file, line and key path.
     """
     environ = {} if environ is None else environ
     found: Mistakes = []
-    tree = Table("the defaults") if path is None else read_file(path, environ, found)
+    tree = Table("the defaults") if path is None else read_file(path, environ, found, may_be_empty=may_be_empty)
     return _build(tree, overrides, environ, found)
 
 

@@ -68,9 +68,9 @@ class Headers:
 
     def current(self) -> Mapping[str, str]:
         """The headers as they are now."""
-        if self._rotation.happened():
+        for key, where in self._files.items() if self._rotation.happened() else ():
             try:
-                self.read()
+                self._values[key] = self._value(key, *where)
             except ConfigError as error:
                 log.warning("exporter %s: %s; the value from before is used", self._name, error)
         return self._values

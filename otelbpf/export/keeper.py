@@ -117,6 +117,7 @@ class Keeper:
                 self._step(wait_s)
             self._retry_at = 0.0
             self._step(0.0)
+            self._disown()
             self._spool.__exit__()
             self.pulse.end()
         except BaseException as failure:  # noqa: BLE001 - kept for the main thread, which ends the agent with it
@@ -130,6 +131,7 @@ class Keeper:
             if not self._open:
                 self._stopping.wait(timeout_s)
                 self._enter()
+            self._put_back()
             self._resume()
             self._do(self._backlog.work(timeout_s))
             self._expire()
@@ -146,6 +148,21 @@ class Keeper:
         self._backlog.recover(kept)
         if items := sum(found.items for found in kept.values()):
             log.info("exporter %s: %d items of an earlier run wait in %s", self.name, items, self._spool.path)
+
+    def _put_back(self) -> None:
+        """Somebody may have removed the file while it is in use, to have more room, say."""
+        if not self._spool.is_there():
+            self._spool.put_back()
+            log.warning("exporter %s: %s was removed; what it held is written anew", self.name, self._spool.path)
+
+    def _disown(self) -> None:
+        """What is in a file that nobody will find is not on disk."""
+        if self._open and not self._spool.is_there():
+            self._unspool(f"{self._spool.path} was removed")
+
+    def _unspool(self, message: str) -> None:
+        for signal, items in self._backlog.unspool(SPOOL_CORRUPT).items():
+            self._lose(signal, SPOOL_CORRUPT, items, message)
 
     def _resume(self) -> None:
         """Lets what waits be written, again if the disk took nothing for a while."""
@@ -219,8 +236,7 @@ class Keeper:
             self._pause(other)
             return
         log.warning("exporter %s: %s; it is set aside as %s", self.name, error, aside)
-        for signal, items in self._backlog.unspool(SPOOL_CORRUPT).items():
-            self._lose(signal, SPOOL_CORRUPT, items, str(error))
+        self._unspool(str(error))
 
     def _pause(self, error: SpoolError) -> None:
         """From now on in memory only, for a while."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,6 +33,8 @@ METHODS = {
 RETRYABLE = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
 TOO_LARGE = ("larger than max", "too large")
 """What gRPC's servers say of a message above their limit."""
+RESET = re.compile(r"(Stream removed \(RST_STREAM \()?Received RST_STREAM with error code \d+\)*")
+"""What gRPC says of a stream that ended without a status, and makes a code of that the peer has not said."""
 RECONNECT_MS = {"initial": 500, "min": 2000, "max": 5000}
 """gRPC's own wait between connections grows to two minutes otherwise, long after the peer is back."""
 
@@ -159,8 +162,9 @@ def _field(key: str, value: str) -> tuple[str, str | bytes]:
 
 def failure_of(error: Any) -> Failure:
     """The failure that a gRPC error is, by the rules of the OTLP specification."""
-    code = error.code().name
     message, after_s = error.details() or "", None
+    # A proxy between us, or the peer as it ends: nobody has judged the request.
+    code = "UNAVAILABLE" if RESET.fullmatch(message) else error.code().name
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             _, after_s = status_details(value)

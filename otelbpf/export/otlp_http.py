@@ -68,6 +68,8 @@ class HttpTransport:
             self._context = tls_context(self._name, self._settings.tls)
 
     def __enter__(self) -> Self:
+        # It would write a traceback for each answer whose headers are none; what matters is in the errors too.
+        logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         self._pools = self._opened()
         return self
 
@@ -123,6 +125,8 @@ class HttpTransport:
     def _pool(self, proxy: str) -> urllib3.PoolManager:
         import urllib3
 
+        from otelbpf.export.in_time import POOLS
+
         tls = self._settings.tls
         options: dict[str, Any] = {
             "num_pools": len(self.endpoints),
@@ -133,15 +137,14 @@ class HttpTransport:
             options["ssl_context"] = self._context
             if tls.server_name_override:
                 options |= {"server_hostname": tls.server_name_override, "assert_hostname": tls.server_name_override}
-        if not proxy:
-            return urllib3.PoolManager(**options)
-        credentials = urllib3.util.parse_url(proxy).auth
-        headers = urllib3.make_headers(proxy_basic_auth=unquote(credentials)) if credentials else None
-        return urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
+        manager = _proxied(proxy, options) if proxy else urllib3.PoolManager(**options)
+        manager.pool_classes_by_scheme = POOLS
+        return manager
 
     def _rotate(self) -> None:
         """Connects anew with the certificates as they are now, if they are whole."""
         try:
+            read_certificates(self._name, self._settings.tls)  # says which file it is that is not there
             self._context = tls_context(self._name, self._settings.tls)
         except (ConfigError, OSError) as error:
             log.warning("exporter %s: %s; the certificates from before are used", self._name, error)
@@ -149,6 +152,14 @@ class HttpTransport:
         former, self._pools = self._pools, self._opened()
         for pool in former.values():
             pool.clear()
+
+
+def _proxied(proxy: str, options: dict[str, Any]) -> urllib3.PoolManager:
+    import urllib3
+
+    credentials = urllib3.util.parse_url(proxy).auth
+    headers = urllib3.make_headers(proxy_basic_auth=unquote(credentials)) if credentials else None
+    return urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
 
 
 def answer_of(status: int, headers: Any, body: bytes, items: int) -> Answer:

@@ -215,7 +215,8 @@ class Sender:
         return not on_disk_only or (self._keeper is not None and self._keeper.load(entry))
 
     def _send(self, entry: Waiting) -> None:
-        remaining_s = self._deadline - time.monotonic()
+        deadline = self._deadline
+        remaining_s = deadline - time.monotonic()
         route = self._route
         answer = route.send(entry.request, max(0.001, min(route.transport.timeout_s, remaining_s)))
         if isinstance(answer, Accepted):
@@ -227,7 +228,7 @@ class Sender:
         elif answer.too_large:
             self._oversized(entry, answer)
         elif answer.retryable:
-            self._failed(entry, answer)
+            self._failed(entry, answer, ending=deadline != float("inf"))
         else:
             self._refused(entry, answer)
 
@@ -259,7 +260,8 @@ class Sender:
         if self._queue.settle(entry, rejected=items if rejected else 0, dropped="" if rejected else failure.reason):
             self._news.lost(signal, failure.reason, items, failure=failure)
 
-    def _failed(self, entry: Waiting, failure: Failure) -> None:
+    def _failed(self, entry: Waiting, failure: Failure, *, ending: bool) -> None:
+        """*ending*: it was sent after `begin_flush`."""
         signal = entry.request.signal
         self._news.down(signal, failure)
         if self._deadline == float("inf") and self._isolation.suspects(entry, failure):
@@ -267,7 +269,7 @@ class Sender:
         elif self._queue.backs_off(signal):  # another request that was under way has failed before
             self._again(entry, 0.0)
         else:
-            self._try_later(entry, failure)
+            self._try_later(entry, failure, ending=ending)
 
     def _put_apart(self, entry: Waiting, failure: Failure) -> None:
         """Halves a request that the peer does not answer, down to the record at fault, which is rejected.
@@ -281,14 +283,14 @@ class Sender:
         else:
             self._queue.steps_aside(entry, self._backoff(entry.request.signal).wait_s(None))
 
-    def _try_later(self, entry: Waiting, failure: Failure) -> None:
+    def _try_later(self, entry: Waiting, failure: Failure, *, ending: bool) -> None:
         signal = entry.request.signal
         backoff = self._backoff(signal)
         wait_s = backoff.wait_s(failure.after_s)
         tried_for_s = time.monotonic() - (entry.first_try or 0.0)
         if self._deadline != float("inf"):
             # On disk it is safe, so it need not be tried until the last moment.
-            wait_s = NEVER if entry.row else min(wait_s, FLUSH_RETRY_S)
+            wait_s = NEVER if entry.row and ending else min(wait_s, FLUSH_RETRY_S)
         if not entry.row and not backoff.allows(wait_s, tried_for_s):
             if self._queue.settle(entry, dropped=GIVEN_UP):
                 self._news.lost(signal, GIVEN_UP, entry.request.items, failure.text)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FILE = "spool.db"
 ASIDE = ".corrupt"
+FRESH = ".new"
 FORMAT = 1
 PAGE_BYTES = 16384
 """A request fills pages of its own; larger pages mean fewer steps for the usual hundreds of kilobytes."""
@@ -89,17 +90,14 @@ class Spool:
         self.path = self.directory / FILE
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
+        self._identity = (0, 0)
+        """Device and inode of the file that is open."""
 
     def __enter__(self) -> Self:
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.directory.chmod(0o700)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            self.path.chmod(0o600)
-        except OSError as error:
-            raise SpoolError(f"{self.directory}: {error.strerror}") from None
+        made = self._made(self.path)
         with self._lock, self._told():
             self._database = self._connected()
+        self._identity = made
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -108,6 +106,43 @@ class Spool:
                 with contextlib.suppress(sqlite3.Error):
                     self._database.close()
             self._database = None
+
+    def is_there(self) -> bool:
+        """Whether the file still has its name. Without it nobody finds what it holds when it is closed."""
+        try:
+            found = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:  # nothing is known
+            return True
+        return (found.st_dev, found.st_ino) == self._identity
+
+    def put_back(self) -> None:
+        """Writes what the open file holds to a file with its name, which somebody has removed."""
+        fresh = self.path.with_name(FILE + FRESH)
+        try:
+            if self.path.exists():
+                raise SpoolError(f"{self.path}: another file is in its place")
+            fresh.unlink(missing_ok=True)
+        except OSError as error:
+            raise SpoolError(f"{self.directory}: {error.strerror}") from None
+        made = self._made(fresh)
+        with self._lock, self._told():
+            try:
+                self._copy(fresh)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    fresh.unlink()  # what it takes is wanted on a full disk
+                raise
+            self._open.close()  # it removes the log by its name, which is that of the next one
+            self._database = None
+            try:
+                Path(f"{self.path}-wal").unlink(missing_ok=True)
+                fresh.replace(self.path)
+            except OSError as error:
+                raise SpoolCorruptError(f"{self.path}: {error.strerror}") from None
+            self._database = self._connected()
+        self._identity = made
 
     def set_aside(self) -> Path:
         """Closes the file and puts it out of the way, replacing one that was put there before."""
@@ -174,6 +209,28 @@ class Spool:
 
     def _number(self, pragma: str) -> int:
         return int(self._open.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+    def _made(self, path: Path) -> tuple[int, int]:
+        """Device and inode of the file at *path*, of which nobody else can read what is written."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.directory.chmod(0o700)
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                os.fchmod(descriptor, 0o600)
+                status = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise SpoolError(f"{self.directory}: {error.strerror}") from None
+        return status.st_dev, status.st_ino
+
+    def _copy(self, path: Path) -> None:
+        """Copies the open file to *path*."""
+        with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as copy:
+            for statement in ("PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF"):
+                copy.execute(statement).fetchall()
+            self._open.backup(copy)
 
     def _connected(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)

@@ -21,6 +21,8 @@ KUBERNETES = "kubernetes"
 """Who hangs there waits for the API server: events go on with the names that are known, which a restart would lose."""
 HOPELESS = 2
 """Times the limit, after which a vital stage is given up."""
+AWAY, LEAST_AWAY_S = 0.5, 2.0
+"""Share of the limit: who has not looked for so long was stopped, and all the others with him."""
 OURS = Path(__file__).parents[1]
 
 
@@ -41,8 +43,29 @@ class StageChange(NamedTuple):
     sentence: str
 
 
+class _Looking:
+    """Since when somebody who looks every now and then has done so without a break.
+
+    A process that was stopped (a container that is paused) has not hung: what its threads were at counts from when it
+    goes on.
+    """
+
+    def __init__(self, away_s: float) -> None:
+        self._away_s = away_s
+        self._last_s = float("-inf")
+        self.since_s = float("-inf")
+
+    def at(self, now_s: float) -> float:
+        """Looks *now_s*; gives since when."""
+        if now_s - self._last_s >= self._away_s:
+            self.since_s = now_s
+        self._last_s = now_s
+        return self.since_s
+
+
 class Watchdog:
-    """Looks at the pulses that *pulses* gives, which may come and go. `look` is called by one thread, the rest by any."""
+    """Looks at the pulses that *pulses* gives, which may come and go. `look` is called by one thread, `hopeless` by
+    one, both every now and then; the rest by any."""
 
     def __init__(
         self,
@@ -53,12 +76,15 @@ class Watchdog:
         self._pulses = pulses
         self._limit_s = limit_s
         self._clock = clock
+        away_s = max(LEAST_AWAY_S, AWAY * limit_s)
+        self._looking, self._asking = _Looking(away_s), _Looking(away_s)
         self._stuck: dict[Pulse, str] = {}
         """Those that have been told, with what was said."""
 
     def look(self) -> list[StageChange]:
         """What has changed since the last look."""
         now_s = self._clock()
+        self._looking.at(now_s)
         found = [(pulse, self._state(pulse, now_s)) for pulse in self._pulses()]
         changes = [
             self._told(pulse, state, now_s) for pulse, state in found if state != RUNS and pulse not in self._stuck
@@ -70,13 +96,13 @@ class Watchdog:
     def states(self) -> list[StageState]:
         """How each stage fares, now."""
         now_s = self._clock()
-        return [StageState(one.stage, self._state(one, now_s), one.overdue_s(now_s)) for one in self._pulses()]
+        return [StageState(one.stage, self._state(one, now_s), self._overdue_s(one, now_s)) for one in self._pulses()]
 
     def troubles(self) -> list[str]:
         """A sentence for each stage that is stuck or has ended, if a restart may cure it; none while all is well."""
         now_s = self._clock()
         return [
-            self._stuck.get(pulse) or _sentence(pulse, now_s)
+            self._stuck.get(pulse) or self._sentence(pulse, now_s)
             for pulse in self._pulses()
             if pulse.stage != KUBERNETES and self._state(pulse, now_s) != RUNS
         ]
@@ -84,28 +110,31 @@ class Watchdog:
     def hopeless(self) -> str:
         """What is wrong with a stage that the agent cannot do without, and that will not come back; else nothing."""
         now_s = self._clock()
+        since_s = self._asking.at(now_s)
         given_up = [
             pulse
             for pulse in self._pulses()
-            if pulse.stage in VITAL and pulse.overdue_s(now_s) >= HOPELESS * self._limit_s
+            if pulse.stage in VITAL and pulse.overdue_s(now_s, since_s) >= HOPELESS * self._limit_s
         ]
-        return _sentence(given_up[0], now_s) if given_up else ""
+        return self._sentence(given_up[0], now_s) if given_up else ""
 
     def _state(self, pulse: Pulse, now_s: float) -> str:
         if pulse.has_ended:
             return ENDED
-        return STUCK if pulse.overdue_s(now_s) >= self._limit_s else RUNS
+        return STUCK if self._overdue_s(pulse, now_s) >= self._limit_s else RUNS
+
+    def _overdue_s(self, pulse: Pulse, now_s: float) -> float:
+        return pulse.overdue_s(now_s, self._looking.since_s)
 
     def _told(self, pulse: Pulse, state: str, now_s: float) -> StageChange:
-        sentence = self._stuck[pulse] = _sentence(pulse, now_s)
+        sentence = self._stuck[pulse] = self._sentence(pulse, now_s)
         return StageChange(pulse.stage, state != RUNS, sentence)
 
-
-def _sentence(pulse: Pulse, now_s: float) -> str:
-    if pulse.has_ended or pulse.thread is None:
-        return f"{pulse.stage} is no longer running"
-    where = place(pulse.thread)
-    return f"{pulse.stage} has been stuck for {pulse.overdue_s(now_s):.0f} s{f', {where}' if where else ''}"
+    def _sentence(self, pulse: Pulse, now_s: float) -> str:
+        if pulse.has_ended or pulse.thread is None:
+            return f"{pulse.stage} is no longer running"
+        where = place(pulse.thread)
+        return f"{pulse.stage} has been stuck for {self._overdue_s(pulse, now_s):.0f} s{f', {where}' if where else ''}"
 
 
 def place(thread: threading.Thread) -> str:

@@ -142,10 +142,12 @@ class Drain:
     def _run(self) -> None:
         _be_first_in_line()
         try:
+            self.pulse.rest()
             while not self._stop_asked():
                 self.pulse.beat()
                 time.sleep(_COALESCE_S)
                 self._tick()
+                self.pulse.rest()
             self._tick()
             self.pulse.end()
         except BaseException as failure:  # noqa: BLE001 - whatever it is, the consumer is told: `take` raises it

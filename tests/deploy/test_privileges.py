@@ -57,6 +57,16 @@ def stranger() -> Iterator[int]:
         process.wait()
 
 
+@contextmanager
+def programs() -> Iterator[None]:
+    """Programs that start and end all the time: the machine may be quiet otherwise."""
+    with subprocess.Popen(["sh", "-c", "while sleep 0.05; do :; done"]) as loop:
+        try:
+            yield
+        finally:
+            loop.kill()
+
+
 def test_they_are_those_that_the_agent_asks_for():
     assert {f"CAP_{name}" for name in CAPABILITIES} == set(capabilities.NEEDED) | set(capabilities.recommended(uid=0))
 
@@ -84,7 +94,8 @@ def test_what_waits_for_a_collector_is_on_disk(tmp_path):
     settings = {"exporters": {"otlp_grpc": exporter}, "health": {"endpoint": ""}, "telemetry": {"enabled": False}}
     (tmp_path / "otelbpf.yaml").write_text(json.dumps(settings | {"metrics": {"interval": "1s"}}))
     words = ("-m", "otelbpf", "run", "-c", f"{tmp_path}/otelbpf.yaml", "--for", "2s")
-    done = confined(CAPABILITIES, *words, state=tmp_path)
+    with programs():
+        done = confined(CAPABILITIES, *words, state=tmp_path)
     assert done.returncode == 0, done.stderr
     metrics = parse_summary(done.stderr.splitlines()).records["otlp_grpc", "metrics"]
     assert metrics.balanced

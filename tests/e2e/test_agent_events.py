@@ -12,7 +12,7 @@ from tests.e2e.collector import Collector, latest
 from tests.e2e.polling import wait_for
 
 if TYPE_CHECKING:
-    from tests.e2e.otlp_json import Record
+    from tests.e2e.otlp_json import Point, Record
 
 OFF = {"enabled": False}
 WITHOUT_CGROUP2 = (
@@ -85,6 +85,38 @@ def test_what_happened_during_an_outage_is_told_after_it(tmp_path: Path) -> None
         if point.metric == "otelbpf.agent.events" and point.attributes["otelbpf.probe.name"] == "process"
     }
     assert outcomes["ring_full"] == events.terms["lost"]
+    assert dashboard(points) == {
+        "unaccounted": 0,
+        "lost": events.terms["lost"],
+        "shed": 0,
+        "not taken": 0,
+        "on its way": 0,
+    }
+
+
+def dashboard(points: list[Point]) -> dict[str, float]:
+    """The row that docs/reliability.md gives, which says from these numbers alone whether data is complete."""
+
+    def total(metric: str, **having: set[str | None]) -> float:
+        wanted = {name.replace("_", "."): values for name, values in having.items()}
+        return sum(
+            point.value
+            for point in points
+            if point.metric == metric and all(point.attributes.get(name) in wanted[name] for name in wanted)
+        )
+
+    def exported(*kinds: str) -> float:
+        whole = sum(total(f"otel.sdk.exporter.{kind}.exported") for kind in kinds)
+        return whole - sum(total(f"otel.sdk.exporter.{kind}.exported", error_type={None}) for kind in kinds)
+
+    seen, pending = total("otelbpf.agent.kernel.events"), total("otelbpf.agent.pending")
+    return {
+        "unaccounted": seen - total("otelbpf.agent.events") - pending,
+        "lost": total("otelbpf.agent.events", otelbpf_event_outcome={"lost", "undecodable"}),
+        "shed": total("otelbpf.agent.log.records", otelbpf_record_outcome={"shed"}),
+        "not taken": exported("log", "metric_data_point"),
+        "on its way": sum(total(f"otel.sdk.exporter.{kind}.inflight") for kind in ("log", "metric_data_point")),
+    }
 
 
 def test_a_probe_that_cannot_be_attached_is_told(tmp_path: Path) -> None:

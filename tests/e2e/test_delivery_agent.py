@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import sqlite3
 import subprocess
-import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
+from otelbpf.export.memory import decode_logs
 from tests.e2e.agent import Agent
 from tests.e2e.collector import Collector
 from tests.e2e.polling import wait_for
@@ -33,6 +36,20 @@ def run(count: int) -> set[int]:
 
 def executed(collector: Collector) -> list[int]:
     return [record["process.pid"] for record in collector.records() if record.event_name == "otelbpf.process.exec"]
+
+
+def on_disk(directory: Path) -> set[object]:
+    """The programs that were executed, by the spool. A copy is read: the file is the agent's alone."""
+    copy = directory / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(directory / "spool" / "otlp_grpc", copy)
+    with closing(sqlite3.connect(copy / "spool.db")) as database:
+        try:
+            bodies = database.execute("SELECT body FROM request WHERE signal = 'logs'").fetchall()
+        except sqlite3.Error:  # copied in the middle of a change
+            return set()
+    records = [record for (body,) in bodies for record in decode_logs(body)]
+    return {one.attributes["process.pid"] for one in records if one.event_name == "otelbpf.process.exec"}
 
 
 def test_an_end_during_an_outage_loses_nothing(tmp_path):
@@ -65,7 +82,7 @@ def test_a_kill_loses_no_more_than_the_last_moment(tmp_path):
         collector.kill()
         with Agent(tmp_path / "agent", settings(collector, tmp_path / "spool")) as agent:
             pids = run(20)
-            time.sleep(2)  # ten times of what is promised; there is nothing to look at, as the file is the agent's
+            wait_for(lambda: pids <= on_disk(tmp_path), "what it saw on disk")
             agent.process.send_signal(signal.SIGKILL)
             agent.process.wait()
         collector.start()

@@ -151,6 +151,39 @@ def test_a_directory_that_is_removed(tmp_path, peer):
         all_arrives(peer, sending)
 
 
+def test_a_directory_that_is_removed_before_the_end(tmp_path, peer):
+    """What the open file holds is written anew, so that the next run finds what this one says is on disk."""
+    peer.__exit__()
+    with Sending(tmp_path, plan(peer, tmp_path / "disk")) as sending:
+        on_disk(sending)
+        subprocess.run(["rm", "-r", tmp_path / "disk"], check=True)
+        done = sending.finish(20)
+        assert any("was removed" in line for line in sending.said)
+    assert all(one.spooled == one.made for one in done.ledger.values())
+    peer.__enter__()
+    with Sending(tmp_path, plan(peer, tmp_path / "disk", first=10**6)) as again:
+        again.wait_for_accepted(done.made)
+        last = again.finish(30)
+    for signal, numbers in arrived(peer).items():
+        assert last.ledger[signal].recovered == done.made
+        assert sorted(numbers) == [*range(done.made), *range(10**6, 10**6 + last.made)]
+
+
+def test_a_directory_that_cannot_be_made_again(tmp_path, peer):
+    """Then nothing is on disk at the end, and nothing is said to be."""
+    peer.__exit__()
+    with Sending(tmp_path, plan(peer, tmp_path / "disk")) as sending:
+        on_disk(sending)
+        subprocess.run(["rm", "-r", tmp_path / "disk"], check=True)
+        (tmp_path / "disk").touch()
+        told(sending, "disk/peer: ")
+        done = sending.finish(5)
+    for one in done.ledger.values():
+        assert (one.balanced, one.accepted, one.queued, one.spooled) == (True, 0, 0, 0)
+        assert sum(one.dropped.values()) == one.made
+        assert one.dropped.keys() <= {"spool_corrupt", "shutdown"}
+
+
 def test_a_disk_that_fails(tmp_path, peer):
     """Writing back gives errors, and so does reading: what is made then arrives, what was on disk is counted."""
     with failing_disk(tmp_path) as (mounted, filler):

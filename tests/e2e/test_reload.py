@@ -312,6 +312,9 @@ def test_what_a_reload_did_is_an_event_and_is_counted(tmp_path: Path, collector:
             f"otelbpf: {tmp_path}/otelbpf.yaml:1: logs.proces: is not a setting; did you mean process?" in agent.lines
         )
         assert any("otelbpf.yaml:2: metrics.interval: " in line for line in agent.lines)
+        (tmp_path / "otelbpf.yaml").write_text("\n")  # cut by a full disk; the defaults are not what is meant
+        assert ask(agent) == REFUSED
+        assert f"otelbpf: {tmp_path}/otelbpf.yaml: is empty; write {{}} if the defaults are meant" in agent.lines
         (tmp_path / "otelbpf.yaml").unlink()
         assert ask(agent) == REFUSED
         said = reload(agent, tmp_path, settings | {"metrics": {"temporality": "delta"}})
@@ -324,6 +327,7 @@ def test_what_a_reload_did_is_an_event_and_is_counted(tmp_path: Path, collector:
         ("config_reloaded", ["logs.process"], None),
         ("config_refused", None, "refused"),
         ("config_refused", None, "refused"),
+        ("config_refused", None, "refused"),
         ("config_reloaded", ["logs.process"], None),
     ]
     assert all(one["otelbpf.config.restart"] == ["metrics.temporality"] for one in told if not one["error.type"])
@@ -332,7 +336,7 @@ def test_what_a_reload_did_is_an_event_and_is_counted(tmp_path: Path, collector:
         for point in latest(collector.own_points())
         if point.metric == "otelbpf.agent.config.reloads"
     }
-    assert counted == {None: 2, "refused": 2}
+    assert counted == {None: 2, "refused": 3}
 
 
 def test_the_agents_own_signals_follow_their_peer(tmp_path: Path, collector: Collector) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import urllib.error
 import urllib.request
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from tests.e2e.otlp_json import Record
 
+STUCK_AFTER_S = 2
 ONLY_PROCESSES = {"tcp_connection": {"enabled": False}, "dns_lookup": {"enabled": False}}
 
 
@@ -33,7 +35,7 @@ def settings(port: int, exporters: dict[str, Any]) -> dict[str, Any]:
     return {
         "probes": ONLY_PROCESSES,
         "exporters": exporters,
-        "health": {"endpoint": f"127.0.0.1:{port}", "stuck_after": "2s"},
+        "health": {"endpoint": f"127.0.0.1:{port}", "stuck_after": f"{STUCK_AFTER_S}s"},
         "telemetry": {"interval": "1s"},
         "shutdown_timeout": "2s",
     }
@@ -83,6 +85,22 @@ def test_a_console_that_nobody_reads_is_named_and_comes_back(tmp_path: Path, por
     assert (stuck["otelbpf.stage.name"], stuck.severity) == ("export console", 17)
     assert (moves["otelbpf.stage.name"], moves.severity) == ("export console", 9)
     assert states == {"runs", "stuck"}
+    assert agent.summary.records["otlp_grpc", "logs"].balanced
+
+
+def test_an_agent_that_was_stopped_goes_on(tmp_path: Path, port: int) -> None:
+    """As a container that is paused: for longer than a stage may hang, with all its threads."""
+    with Collector(tmp_path) as collector, Agent(tmp_path, settings(port, collector.exporters("grpc"))) as agent:
+        for count in (1, 2, 3):
+            agent.process.send_signal(signal.SIGSTOP)
+            signal.sigtimedwait([], 3 * STUCK_AFTER_S)
+            agent.process.send_signal(signal.SIGCONT)
+            run_programs(5)
+            wait_for(lambda count=count: len(collector.records()) >= 10 * count, "what happened then")
+        assert health(port) == (200, "ok")
+        assert agent.stop() == 0
+    assert "stuck" not in agent.text
+    assert agent.summary.events["process"].balanced
     assert agent.summary.records["otlp_grpc", "logs"].balanced
 
 

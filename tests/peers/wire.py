@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
+RESET_WITH = "reset the stream with "
+"""And a number, HTTP/2's error code; in the place of the answer."""
+DRIP_S = 0.05
 STATUS_200 = b"\x88"
 """An entry of HPACK's static table."""
 
@@ -125,9 +128,15 @@ class Http1Peer(WirePeer):
             if act == "half-close in the request":
                 half_close(connection, reading)
             body += exactly(reading, length - length // 2)
-            answered = act in ("answer", "close after the answer")
+            answered = act in ("answer", "close after the answer", "headers that are none")
             self.taken.append(Taken(body, answered))
             self._answer(connection, reading, act)
+
+    def _drip(self, connection: socket.socket, begin: bytes) -> None:
+        """One byte after the other, so that something comes all the time, and no end."""
+        connection.sendall(begin)
+        while not self._left.wait(DRIP_S):
+            connection.sendall(b"x")
 
     def _head(self, reading: BinaryIO) -> int:
         length = -1
@@ -149,11 +158,18 @@ class Http1Peer(WirePeer):
         elif act == "hang within the headers":
             connection.sendall(head[:30])
             self.hang()
+        elif act == "drip the headers":
+            self._drip(connection, head[:30])
+        elif act == "drip the answer":
+            self._drip(connection, head % 2**20)
         elif act == "cut the answer":
             connection.sendall(head % 20 + b"\x0a")
             half_close(connection, reading)
         elif act == "garbage":
             connection.sendall(b"\x00\x01\x02 what?\r\n\r\n")
+            raise HangUpError
+        elif act == "headers that are none":
+            connection.sendall(b"HTTP/1.1 200 OK\r\nthis is no header\r\n\r\n")
             raise HangUpError
         elif act == "half-close after the request":
             half_close(connection, reading)
@@ -213,7 +229,9 @@ class Http2Peer(WirePeer):
         answered = act in ("answer", "go away after the answer")
         self.taken.append(Taken(body, answered))
         head = frame(HEADERS, END_HEADERS, stream, STATUS_200 + header("content-type", "application/grpc"))
-        if act == "hang before the headers":
+        if act.startswith(RESET_WITH):
+            connection.sendall(frame(RST_STREAM, 0, stream, struct.pack(">I", int(act.removeprefix(RESET_WITH)))))
+        elif act == "hang before the headers":
             self.hang()
         elif act == "hang after the headers":
             connection.sendall(head)

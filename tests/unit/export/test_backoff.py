@@ -26,8 +26,14 @@ def test_success_starts_anew():
 
 
 def test_what_the_peer_asks_for_wins():
-    assert Backoff(STEADY).wait_s(0.0) == 0.0
+    assert Backoff(STEADY).wait_s(1.5) == 1.5
     assert Backoff(STEADY).wait_s(77.0) == 77.0
+
+
+def test_a_peer_that_asks_for_no_wait_is_not_asked_without_end():
+    assert Backoff(STEADY).wait_s(0.0) == 1.0
+    short = Backoff(Retry(initial_interval=0.1, multiplier=2, randomization_factor=0))
+    assert [round(short.wait_s(0.0), 3) for _ in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
 
 
 @given(st.integers(0, 1000))

@@ -86,6 +86,32 @@ def test_a_file_of_another_format_is_not_touched(tmp_path):
         pass
 
 
+def test_a_file_that_was_removed_is_put_back(tmp_path):
+    with Spool(tmp_path, "x") as spool:
+        first, second = spool.write([request(1), request(2)])
+        spool.write([], [second])
+        assert spool.is_there()
+        spool.path.unlink()
+        spool.path.with_name("spool.db.new").write_bytes(b"left behind")
+        assert not spool.is_there()
+        spool.put_back()
+        assert spool.is_there()
+        assert (spool.path.stat().st_mode & 0o777, spool.read(first)) == (0o600, request(1).body)
+        (third,) = spool.write([request(3)])
+        assert third > second
+    with Spool(tmp_path, "x") as spool:
+        assert spool.kept()["logs"].items == 4
+
+
+def test_another_file_in_its_place_is_not_touched(tmp_path):
+    with Spool(tmp_path, "x") as spool:
+        spool.path.unlink()
+        spool.path.write_bytes(b"not ours")
+        with pytest.raises(SpoolError, match="another file is in its place"):
+            spool.put_back()
+        assert spool.path.read_bytes() == b"not ours"
+
+
 def test_a_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SpoolError, match="Not a directory"), Spool(tmp_path / "file", "a"):

@@ -27,6 +27,13 @@ class Clock:
         return time.monotonic() + self.ahead_s
 
 
+def pass_time(dog: Watchdog, clock: Clock, until_s: float) -> None:
+    """Lets the clock run, with looks every now and then that see nothing."""
+    while clock.ahead_s < until_s:
+        assert (dog.look(), dog.hopeless()) == ([], "")
+        clock.ahead_s = min(until_s, clock.ahead_s + LIMIT_S / 4)
+
+
 @contextmanager
 def working(pulse: Pulse, allowed_s: float = 0.0) -> Iterator[threading.Event]:
     """A thread that hangs in its first piece of work until the event is set; then it rests."""
@@ -70,7 +77,7 @@ def test_who_is_stuck_is_told_once_with_the_place_and_again_when_it_moves() -> N
     clock, pulse = Clock(), Pulse("export away")
     dog = Watchdog(lambda: [pulse], LIMIT_S, clock)
     with working(pulse) as go:
-        clock.ahead_s = LIMIT_S
+        pass_time(dog, clock, LIMIT_S)
         (told,) = dog.look()
         assert (told.stage, told.stuck) == ("export away", True)
         assert told.sentence.startswith("export away has been stuck for 60 s, in wait (threading.py:")
@@ -89,10 +96,28 @@ def test_what_a_piece_of_work_may_take_comes_on_top() -> None:
     clock, pulse = Clock(), Pulse("export slow")
     dog = Watchdog(lambda: [pulse], LIMIT_S, clock)
     with working(pulse, allowed_s=30):
-        clock.ahead_s = LIMIT_S + 29
+        pass_time(dog, clock, LIMIT_S + 29)
         assert dog.look() == []
         clock.ahead_s = LIMIT_S + 30
         assert len(dog.look()) == 1
+
+
+def test_who_was_stopped_with_all_the_others_has_not_hung() -> None:
+    """The time in which nobody looked does not count; what hangs all the same is found afterwards."""
+    clock, pulse = Clock(), Pulse("line")
+    dog = Watchdog(lambda: [pulse], LIMIT_S, clock)
+    with working(pulse):
+        assert (dog.look(), dog.hopeless()) == ([], "")
+        clock.ahead_s = 10 * LIMIT_S
+        assert (dog.look(), dog.hopeless(), dog.troubles()) == ([], "", [])
+        assert dog.states()[0].state == "runs"
+        pass_time(dog, clock, 11 * LIMIT_S)
+        (told,) = dog.look()
+        assert told.sentence.startswith("line has been stuck for 60 s")
+        for _ in range(4):
+            assert dog.hopeless() == ""
+            clock.ahead_s += LIMIT_S / 4
+        assert dog.hopeless().startswith("line has been stuck for ")
 
 
 def test_who_ended_without_a_word_is_told() -> None:
@@ -127,10 +152,11 @@ def test_a_line_that_hangs_is_given_up_and_does_not_hold_the_end() -> None:
         dog = Watchdog(lambda: [conveyor.pulse], LIMIT_S, clock)
         arrived.set()
         assert hangs.wait(10)
-        clock.ahead_s = LIMIT_S
+        pass_time(dog, clock, LIMIT_S)
         assert "line has been stuck for 60 s, in _take_turn (otelbpf/conveyor.py:" in dog.troubles()[0]
-        assert dog.hopeless() == ""
-        clock.ahead_s = 2 * LIMIT_S
+        while clock.ahead_s < 2 * LIMIT_S:
+            assert dog.hopeless() == ""
+            clock.ahead_s += LIMIT_S / 4
         assert dog.hopeless().startswith("line has been stuck for 120 s")
         assert not conveyor.stop(time.monotonic())
         hanging.set()

@@ -12,6 +12,7 @@ import numpy as np
 
 from otelbpf.enrich.distinct import distinct, distinct_together
 from otelbpf.lines import Lines, Part, encoded_words, words
+from otelbpf.probes.owner_word import owner_word
 from otelbpf.probes.three_digits import NANOSECONDS
 from otelbpf.protocols.dns_registry import response_code_name
 from otelbpf.signals import names
@@ -45,7 +46,7 @@ def _who(batch: Batch, roles: Mapping[int, str]) -> Part:
     )
     return Part(
         words(
-            [f"{roles.get(role, '?')} {_program(process.values[code], comm)}[{pid}] " for role, code, comm, pid in each]
+            [f"{roles.get(role, '?')} {owner_word(process.values[code], comm, pid)} " for role, code, comm, pid in each]
         ),
         found.codes,
     )
@@ -79,10 +80,6 @@ def _where(batch: Batch) -> Part:
     addresses += [facts.get(names.NETWORK_LOCAL_ADDRESS, "?") for facts in local.values]
     each = zip(ends[found.rows].tolist(), ports[found.rows].tolist(), strict=True)
     return Part(words([f" @{_bracketed(addresses[end])}:{port}" for end, port in each]), found.codes)
-
-
-def _program(process: Facts, comm: bytes) -> str:
-    return process.get(names.PROCESS_EXECUTABLE_NAME, "") or comm.decode(errors="replace") or "?"
 
 
 def _told(kind: Facts, question: Facts, answer: Facts, code: int) -> bytes:

@@ -13,6 +13,7 @@ import numpy as np
 from otelbpf import address_text
 from otelbpf.enrich.distinct import distinct_together
 from otelbpf.lines import Lines, Part, Words, words
+from otelbpf.probes.owner_word import owner_word
 from otelbpf.probes.three_digits import BYTES, NANOSECONDS
 from otelbpf.signals import names
 
@@ -58,11 +59,11 @@ def _who(batch: Batch) -> Part:
     found = distinct_together((things.astype(np.uint64) << _PID_BITS | pids, *_words_of(comms)))
     texts = []
     for row in found.rows.tolist():
-        program = process.values[process.codes[row]].get(names.PROCESS_EXECUTABLE_NAME)
+        owner = owner_word(process.values[process.codes[row]], comms[row], int(pids[row]))
         word, arrow = _ROLES[role[row]]
         name = remote.values[remote.codes[row]].get(names.SERVER_ADDRESS)
         opened = f"{name} (" if name else ""
-        texts.append(f"{word} {program or comms[row].decode(errors='replace')}[{pids[row]}] {arrow} {opened}")
+        texts.append(f"{word} {owner} {arrow} {opened}")
     return Part(words(texts), found.codes)
 
 

@@ -49,7 +49,7 @@ class Holder(Struct, eq=False, gc=False):
     ends_ns: int = 0
     """Unix time at which it was seen to have ended; 0: it is there."""
     ports: tuple[int, ...] = ()
-    """Of a service: to tell several that share an address apart."""
+    """Of a service, or of a pod behind one: to tell several that share an address apart."""
     told_ns: int = 0
     """Unix time at which the API said first that it has its addresses."""
 
@@ -142,6 +142,8 @@ def held_by(claims: Sequence[Holder], time_ns: int, port: int = 0) -> Holder | N
     holding = [claim for claim in holding if claim.kind == NODE] or holding  # a node shares its address with some pods
     if port and len(holding) > 1:
         holding = [claim for claim in holding if port in claim.ports] or holding
+    if len(holding) > 1:
+        holding = _by_one_service(holding)
     told = [claim for claim in holding if 0 < claim.told_ns <= time_ns]
     if told:
         return max(told, key=lambda claim: claim.begins_ns)
@@ -152,6 +154,14 @@ def held_by(claims: Sequence[Holder], time_ns: int, port: int = 0) -> Holder | N
         return max(holding, key=lambda claim: claim.begins_ns)
     before = [claim for claim in claims if claim.ends_ns and claim.ends_ns <= time_ns]
     return max(before, key=lambda claim: claim.ends_ns, default=None)
+
+
+def _by_one_service(holding: Sequence[Holder]) -> list[Holder]:
+    """What is behind several services, which nothing tells apart, is said to be of the first by name, so that every node
+    says the same."""
+    pods = [(claim.uid, claim.namespace, claim.name) for claim in holding]
+    first = dict(sorted(((pod, claim.service_name) for pod, claim in zip(pods, holding, strict=True)), reverse=True))
+    return [claim for pod, claim in zip(pods, holding, strict=True) if claim.service_name == first[pod]]
 
 
 def packed(text: str | None) -> bytes | None:

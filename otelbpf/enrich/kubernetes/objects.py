@@ -194,11 +194,16 @@ class Endpoint(Struct, rename="camel"):
     target_ref: TargetRef | None = None
 
 
+class EndpointPort(Struct):
+    port: int | None = None
+
+
 class SliceObject(Struct):
     """An EndpointSlice."""
 
     metadata: ManagedMetadata
     endpoints: list[Endpoint] | None = None
+    ports: list[EndpointPort] | None = None
 
 
 class Told(Struct, Generic[Kind]):

@@ -282,6 +282,7 @@ class Slices:
 def _endpoints(found: Any, now_ns: int) -> Iterable[tuple[bytes, Holder]]:
     service = (found.metadata.labels or {}).get(SERVICE_NAME_LABEL, "")
     begins_ns = _changed_ns(found.metadata, now_ns)
+    ports = tuple(each.port for each in found.ports or () if each.port)
     for endpoint in found.endpoints or ():
         target = endpoint.target_ref
         if target is None or target.kind != "Pod":
@@ -298,6 +299,7 @@ def _endpoints(found: Any, now_ns: int) -> Iterable[tuple[bytes, Holder]]:
                     service_name=intern(service),
                     service_namespace=intern(target.namespace),
                     begins_ns=begins_ns,
+                    ports=ports,
                     told_ns=now_ns,
                 ),
             )

@@ -326,13 +326,18 @@ class TestLines:
     PROCESS = Facts({names.PROCESS_EXECUTABLE_NAME: "curl"})
 
     def line(self, event, values, peer, name="", process=PROCESS):
-        batch = Line().events(row(pid=4711, comm=b"short", remote_address=peer, **values))
+        batch = Line().events(row(**{"pid": 4711, "comm": b"short", "remote_address": peer, **values}))
         batch.columns["process"] = Categorical(np.zeros(1, np.intp), [process])
         batch.columns["remote"] = Categorical(
             np.zeros(1, np.intp), [Facts({names.SERVER_ADDRESS: name} if name else {})]
         )
         (line,) = PROBE.events[event].body(batch)
         return line
+
+    def test_nobody_known_is_a_question_mark_and_no_number(self):
+        values = {"pid": 0, "comm": b"", "role": SERVER, "remote_port": 40000, "close_reason": 1}
+        line = self.line(0, values, "::1", process=Facts({}))
+        assert line.startswith("server ? ← [::1]:40000 ")
 
     @pytest.mark.parametrize(
         ("values", "peer", "name", "line"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from otelbpf.enrich.kubernetes.conntrack import Conntrack
 from otelbpf.enrich.kubernetes.holders import (
     ENDED_FOR_NS,
     NS_PER_S,
+    POD,
     SKEW_NS,
     Holder,
     Holders,
@@ -62,6 +64,23 @@ def test_services_that_share_an_address_are_told_apart_by_port():
     claims = [holder("web", 1, ports=(80, 443)), holder("mail", 2, ports=(25,))]
     assert held_by(claims, 100 * S, 443).name == "web"
     assert held_by(claims, 100 * S, 25).name == "mail"
+
+
+def test_a_pod_behind_several_services_is_of_the_one_with_that_port_else_of_the_first_by_name():
+    claims = [
+        Holder(POD, "p", uid="u", service_name=name, begins_ns=begins * S, told_ns=S, ports=ports)
+        for name, begins, ports in (("web", 1, (8080,)), ("api", 2, (8080,)), ("metrics", 3, (9090,)))
+    ]
+    for order in permutations(claims):
+        assert [held_by(order, 9 * S, port).service_name for port in (8080, 9090, 22)] == ["api", "metrics", "api"]
+
+
+def test_the_ports_of_a_slice_are_those_of_its_endpoints():
+    holders = Holders()
+    endpoint = {"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "name": "p", "namespace": "shop", "uid": "u"}}
+    told = {"metadata": {"name": "s", "uid": "s"}, "endpoints": [endpoint], "ports": [{"port": 8080}, {}]}
+    Slices(holders).put(msgspec.convert(told, objects.SliceObject), S)
+    assert [found.ports for found in holders.of(ADDRESS)] == [(8080,)]
 
 
 def pod(name, uid, address, spec=None, **status):

@@ -11,11 +11,14 @@ import resource
 import threading
 
 from otelbpf.errors import CannotRun
+from otelbpf.guards.cgroup import memory_bounds
 
 DESCRIPTORS = 256
 """Measured: 115 with every probe and one exporter by gRPC; each further one, each reload and each watch takes more."""
 ADDRESS_SPACE_BYTES = 1 << 30
 """Measured: 0.4 GB, most of it stacks of threads that are never touched."""
+MEMORY_BYTES = 64 << 20
+"""Measured: with 64 MiB some probes are missing, and that is said; with 48 the kernel kills the agent as it starts."""
 _BY_GRPC_AT_MOST = 16
 """It takes a thread a core, up to so many."""
 _OWN_THREADS = 16
@@ -33,12 +36,23 @@ def refuse_too_little() -> None:
         have, _ = resource.getrlimit(kind)
         if have != resource.RLIM_INFINITY and have < needed:
             raise CannotRun(f"may have {have} {what} and needs {needed}; raise the limit ({where})")
+    _refuse_small_cgroup()
     needed = threads_needed()
     have = threads_to_be_had(needed)
     if have < needed:
         raise CannotRun(
             f"may start {have} threads and needs {needed}; raise the limit (pids.max of its cgroup, TasksMax= of its "
             "unit, ulimit -u)"
+        )
+
+
+def _refuse_small_cgroup() -> None:
+    """Where the kernel would kill us with no word said; whatever `memory_limit` says."""
+    have = min((bound.limit_bytes for bound in memory_bounds()), default=MEMORY_BYTES)
+    if have < MEMORY_BYTES:
+        raise CannotRun(
+            f"its cgroup may use {have >> 20} MiB of memory and it needs {MEMORY_BYTES >> 20} MiB; raise the limit "
+            "(memory.max of its cgroup, MemoryMax= of its unit, resources.limits.memory of its pod)"
         )
 
 

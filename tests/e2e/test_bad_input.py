@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.agent import ROOT, Agent, otelbpf
 from tests.e2e.collector import Collector, free_ports
+from tests.e2e.limits import memory_limit
 from tests.e2e.polling import wait_for
 from tests.load import tcp
 
@@ -112,6 +113,18 @@ def test_a_limit_below_what_it_needs_is_one_sentence(limit: str, said: str, comm
     assert done.returncode == CANNOT_RUN
     assert said in sentence
     assert "ulimit" in sentence
+
+
+@pytest.mark.parametrize("command", ["run --for 1s", "check"])
+def test_a_cgroup_with_too_little_memory_is_one_sentence_and_no_kill(command: str) -> None:
+    with memory_limit(f"otelbpf-small-{os.getpid()}", 40 << 20) as small:
+        words = [*small.inside, sys.executable, "-m", "otelbpf", *command.split()]
+        environment = {**os.environ, **OTHER}
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, check=False, env=environment, text=True)
+        assert small.kills == 0
+    (sentence,) = sentences(done.stderr)
+    assert done.returncode == CANNOT_RUN
+    assert "its cgroup may use 40 MiB of memory and it needs 64 MiB" in sentence
 
 
 @pytest.mark.parametrize(

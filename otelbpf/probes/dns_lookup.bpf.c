@@ -13,6 +13,8 @@
 #include "filter.bpf.h"
 #include "dns_packet.bpf.h"
 #include "dns_pending.bpf.h"
+#include "dns_cursor.bpf.h"
+#include "dns_held.bpf.h"
 #include "dns_stream.bpf.h"
 #include "dns_owner.bpf.h"
 #include "dns_event.bpf.h"

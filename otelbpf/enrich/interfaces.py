@@ -5,14 +5,13 @@ from __future__ import annotations
 import socket
 import struct
 
+from otelbpf.kernel.netlink import ALIGNED, HEAD, attributes
+
 RTM_GETADDR, RTM_NEWADDR = 22, 20
 NLM_F_REQUEST_DUMP = 0x301
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 IFA_ADDRESS, IFA_LOCAL = 1, 2
-MESSAGE = struct.Struct("=IHHII")
 ADDRESS_HEAD = struct.Struct("=BBBBI")
-ATTRIBUTE = struct.Struct("=HH")
-ALIGNED = 4
 REPLY_BYTES = 1 << 16
 MAPPED = bytes(10) + b"\xff\xff"
 
@@ -22,10 +21,9 @@ def interface_addresses() -> frozenset[bytes]:
     found: set[bytes] = set()
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as netlink:
-            size = MESSAGE.size + ADDRESS_HEAD.size
+            size = HEAD.size + ADDRESS_HEAD.size
             netlink.send(
-                MESSAGE.pack(size, RTM_GETADDR, NLM_F_REQUEST_DUMP, 1, 0)
-                + ADDRESS_HEAD.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+                HEAD.pack(size, RTM_GETADDR, NLM_F_REQUEST_DUMP, 1, 0) + ADDRESS_HEAD.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
             )
             while take_addresses(netlink.recv(REPLY_BYTES), found):
                 pass
@@ -37,26 +35,19 @@ def interface_addresses() -> frozenset[bytes]:
 def take_addresses(reply: bytes, found: set[bytes]) -> bool:
     """Adds the addresses in one reply of the dump to *found*; False when it was the last one."""
     at = 0
-    while at + MESSAGE.size <= len(reply):
-        size, kind, *_ = MESSAGE.unpack_from(reply, at)
-        if kind in (NLMSG_DONE, NLMSG_ERROR) or size < MESSAGE.size:
+    while at + HEAD.size <= len(reply):
+        size, kind, *_ = HEAD.unpack_from(reply, at)
+        if kind in (NLMSG_DONE, NLMSG_ERROR) or size < HEAD.size:
             return False
         if kind == RTM_NEWADDR:
-            address = _address(reply[at + MESSAGE.size + ADDRESS_HEAD.size : at + size])
+            address = _address(reply[at + HEAD.size + ADDRESS_HEAD.size : at + size])
             if address:
                 found.add(address if len(address) == 16 else MAPPED + address)
         at += -(-size // ALIGNED) * ALIGNED
     return bool(reply)
 
 
-def _address(attributes: bytes) -> bytes:
+def _address(content: bytes) -> bytes:
     """IFA_LOCAL where there is one: on a point-to-point link IFA_ADDRESS is the other end."""
-    values: dict[int, bytes] = {}
-    at = 0
-    while at + ATTRIBUTE.size <= len(attributes):
-        size, kind = ATTRIBUTE.unpack_from(attributes, at)
-        if size < ATTRIBUTE.size:
-            break
-        values[kind] = attributes[at + ATTRIBUTE.size : at + size]
-        at += -(-size // ALIGNED) * ALIGNED
+    values = attributes(content)
     return values.get(IFA_LOCAL) or values.get(IFA_ADDRESS, b"")

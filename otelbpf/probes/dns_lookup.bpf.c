@@ -13,7 +13,11 @@
 #include "filter.bpf.h"
 #include "dns_packet.bpf.h"
 #include "dns_pending.bpf.h"
+#include "dns_cursor.bpf.h"
+#include "dns_held.bpf.h"
 #include "dns_stream.bpf.h"
+#include "dns_owner.bpf.h"
+#include "dns_event.bpf.h"
 
 /* What the counter needs of lookups that are not told one by one. */
 struct throttled_sums {
@@ -23,83 +27,12 @@ struct throttled_sums {
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define FLAG_RECURSION_DESIRED 0x0100
 #define FLAGS_CODE 0x000f
 #define DATAGRAMS 128 /* as many as the kernel takes in one call */
 
 #define TCP_FLAGS_END 14 /* of a header */
 #define TCP_SYN 2
 #define TCP_ACK 16
-
-enum kind { ANSWERED = 1, TIMED_OUT = 2 };
-
-const volatile __u64 timeout_ns = 5000000000;
-
-struct dns_lookup {
-	struct event_head head; /* client: who asks; server: who answers */
-	__u64 latency_ns;       /* from the first query; of a timeout: what was waited */
-	__u8 local_address[16]; /* IPv4 as ::ffff:a.b.c.d */
-	__u8 remote_address[16];
-	__u16 local_port;
-	__u16 remote_port;
-	__u16 id;
-	__u16 flags; /* of the answer's header; 0 = timeout */
-	__u16 question_type;
-	__u16 question_class;
-	__u16 answer_count;
-	__u16 message_bytes; /* the whole message */
-	__u16 captured_bytes;
-	__u8 family;    /* 4 or 6; mapped is 4 */
-	__u8 transport; /* IPPROTO_UDP or IPPROTO_TCP */
-	__u8 role;
-	__u8 kind;
-	__u8 retries;
-	__u8 message[MESSAGE_BYTES]; /* the answer from its header on; of a timeout: the question */
-};
-EVENT(dns_lookup);
-
-/* Who connected to a resolver, who answered last on a server's socket: known before the packet that needs it, whose
- * own context is a softirq. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct event_head);
-} owners SEC(".maps");
-
-static __always_inline struct event_head *owner_of(struct __sk_buff *skb, __u64 flags)
-{
-	struct bpf_sock *sk = skb->sk;
-
-	if (!sk)
-		return NULL;
-	sk = bpf_sk_fullsock(sk);
-	return sk ? bpf_sk_storage_get(&owners, sk, NULL, flags) : NULL;
-}
-
-/* Verified once for all its callers: the verifier searches the kernel's types for each pointer that is followed there,
- * which costs a millisecond of the start each time. */
-__noinline int who_runs(struct event_head *head)
-{
-	if (head)
-		head_of_current(head);
-	return 0;
-}
-
-/* Who asks: on egress the current task, over TCP the one that connected (a segment may be sent by a softirq later).
- * For a server the one that answered last on this socket, until the answer says it. */
-static __always_inline void head_of_asker(struct __sk_buff *skb, const struct message *message, struct event_head *head)
-{
-	bool is_client = message->role == CLIENT;
-	struct event_head *owner = is_client && message->transport == IPPROTO_UDP ? NULL : owner_of(skb, 0);
-
-	if (owner)
-		*head = *owner;
-	else if (is_client)
-		who_runs(head);
-	else
-		head->cgroup_id = bpf_skb_cgroup_id(skb);
-}
 
 static __always_inline void remember_question(struct __sk_buff *skb, const struct message *message,
 					      struct pending *entry, __u32 share)
@@ -222,96 +155,6 @@ static __always_inline void settle(const struct pending_key *key, const struct a
 	}
 }
 
-static __always_inline void capture(struct __sk_buff *skb, const struct message *message, struct dns_lookup *event)
-{
-	__s64 bytes = message->present;
-
-	OPAQUE(bytes);
-	if (bytes > MESSAGE_BYTES)
-		bytes = MESSAGE_BYTES;
-	if (bytes > 0 && read_bytes(skb, message, 0, event->message, bytes) == 0)
-		event->captured_bytes = bytes;
-	event->message_bytes = message->bytes;
-}
-
-/* A message of this header and the question of the table, so that whoever reads answers can read it. */
-static __always_inline void capture_question(const struct pending *entry, const __be16 header[HEADER_BYTES / 2],
-					     struct dns_lookup *event)
-{
-	__u64 bytes = entry->asked.question_bytes;
-
-	OPAQUE(bytes);
-	if (bytes == 0 || bytes > QUESTION_BYTES)
-		return;
-	__builtin_memcpy(event->message, header, HEADER_BYTES);
-	bpf_probe_read_kernel(event->message + HEADER_BYTES, bytes, entry->question);
-	event->captured_bytes = event->message_bytes = HEADER_BYTES + bytes;
-}
-
-/* An answer without a question, or with one that cannot be read: the question as it was asked, and what the answer
- * says behind its own place for it (EDNS and the code in it, mostly). */
-static __always_inline void capture_bare(struct __sk_buff *skb, const struct message *message,
-					 const struct pending *entry, struct dns_lookup *event)
-{
-	__be16 header[HEADER_BYTES / 2] = { bpf_htons(message->id), bpf_htons(message->flags), bpf_htons(1) };
-	bool follows = !message->questions && message->present > HEADER_BYTES;
-
-	if (follows)
-		read_bytes(skb, message, 6, &header[3], 6);
-	capture_question(entry, header, event);
-	if (!follows)
-		return;
-	__u64 at = event->captured_bytes;
-	__s64 bytes = message->present - HEADER_BYTES;
-
-	OPAQUE(at);
-	OPAQUE(bytes);
-	if (bytes > MESSAGE_BYTES - HEADER_BYTES - QUESTION_BYTES)
-		bytes = MESSAGE_BYTES - HEADER_BYTES - QUESTION_BYTES;
-	if (at == 0 || at > HEADER_BYTES + QUESTION_BYTES || bytes <= 0 ||
-	    read_bytes(skb, message, HEADER_BYTES, event->message + at, bytes))
-		return;
-	event->captured_bytes = at + bytes;
-	event->message_bytes = at + message->bytes - HEADER_BYTES;
-}
-
-static __always_inline void tell_answer(const struct message *message, const struct asked *asked, __u64 now,
-					struct dns_lookup *event)
-{
-	event->head = asked->head;
-	event->head.time_ns = now;
-	event->latency_ns = now - asked->first_ns;
-	__builtin_memcpy(event->local_address, message->local_address, 16);
-	__builtin_memcpy(event->remote_address, message->remote_address, 16);
-	event->local_port = message->local_port;
-	event->remote_port = message->remote_port;
-	event->id = message->id;
-	event->flags = message->flags;
-	event->question_type = asked->question_type;
-	event->question_class = asked->question_class;
-	event->answer_count = message->answers;
-	event->family = message->family;
-	event->transport = message->transport;
-	event->role = message->role;
-	event->kind = ANSWERED;
-	event->retries = asked->retries > 255 ? 255 : asked->retries;
-}
-
-/* For a server, who answers is known now: over UDP who sends, over TCP who sent first. */
-static __always_inline void note_server(struct __sk_buff *skb, const struct message *message, struct asked *asked)
-{
-	struct event_head *owner = owner_of(skb, BPF_SK_STORAGE_GET_F_CREATE);
-
-	if (owner && owner->time_ns && message->transport == IPPROTO_TCP) {
-		asked->head = *owner;
-	} else {
-		who_runs(&asked->head);
-		if (owner)
-			*owner = asked->head;
-	}
-	asked->hidden = filtered(&asked->head, message->remote_address, message->local_port, message->remote_port);
-}
-
 /* The answer to a question in the table; any other is not a lookup, and -1. */
 static __noinline int answered(struct __sk_buff *skb, struct message *message)
 {
@@ -362,15 +205,6 @@ __noinline int message_seen(struct __sk_buff *skb, struct message *message)
 		return -1;
 	message->role = message->sent ? CLIENT : SERVER;
 	return asked(skb, message);
-}
-
-/* Who connects, or who answers first: a program's own act, which later segments need not be. */
-static __always_inline void note_owner(struct __sk_buff *skb)
-{
-	struct event_head *owner = owner_of(skb, BPF_SK_STORAGE_GET_F_CREATE);
-
-	if (owner && !owner->time_ns) /* a SYN sent again is sent by a softirq */
-		who_runs(owner);
 }
 
 __noinline int segment(struct __sk_buff *skb, struct message *message)
@@ -525,29 +359,6 @@ int dns_received(struct __sk_buff *skb)
 {
 	look_at(skb, 0);
 	return 1;
-}
-
-static __always_inline void tell_timeout(const struct pending_key *key, const struct pending *entry,
-					 struct dns_lookup *event)
-{
-	__be16 header[HEADER_BYTES / 2] = { bpf_htons(key->id), bpf_htons(FLAG_RECURSION_DESIRED), bpf_htons(1) };
-
-	event->head = entry->asked.head;
-	event->head.time_ns = entry->last_ns + timeout_ns;
-	event->latency_ns = event->head.time_ns - entry->asked.first_ns;
-	__builtin_memcpy(event->local_address, entry->local_address, 16);
-	__builtin_memcpy(event->remote_address, entry->remote_address, 16);
-	event->local_port = entry->local_port;
-	event->remote_port = entry->remote_port;
-	event->id = key->id;
-	event->question_type = entry->asked.question_type;
-	event->question_class = entry->asked.question_class;
-	event->family = entry->family;
-	event->transport = key->transport;
-	event->role = key->role;
-	event->kind = TIMED_OUT;
-	event->retries = entry->asked.retries > 255 ? 255 : entry->asked.retries;
-	capture_question(entry, header, event);
 }
 
 static long expire(void *map, struct pending_key *at, struct pending *entry, __u64 *now)

@@ -27,6 +27,8 @@ from otelbpf.enrich import Enrichment
 from otelbpf.enrich.kubernetes import conntrack, objects
 from otelbpf.enrich.kubernetes.watcher import Watcher
 from otelbpf.enrich.machine import RecordedMachine
+from otelbpf.kernel import netlink
+from otelbpf.kernel.conntrack import connections
 from tests.bench import running
 from tests.bench.figure import Figure
 from tests.bench.resources import cpu_s, memory, ring_memory
@@ -278,7 +280,7 @@ def conntrack_figures() -> Iterator[Figure]:
     tracking = conntrack.Conntrack(Path("/proc"))
     began = time.process_time()
     for one in messages:
-        for original, reply in conntrack.connections(one):
+        for original, reply in connections(one):
             tracking._remember(original, reply)
     taken = (time.process_time() - began) / count * 1e6
     note = f"reading it from the kernel not counted; at most {conntrack.CONNECTIONS:,} are remembered"
@@ -291,7 +293,7 @@ def message(number: int) -> bytes:
     original = _tuple(1, client, 0x0A600001, port, 80)
     reply = _tuple(2, 0x0A0B0000 + number % 100, client, 8080, port)
     body = struct.pack("=BBH", 2, 0, 0) + original + reply
-    return conntrack.HEAD.pack(conntrack.HEAD.size + len(body), 1 << 8, 0, 0, 0) + body
+    return netlink.HEAD.pack(netlink.HEAD.size + len(body), 1 << 8, 0, 0, 0) + body
 
 
 def _tuple(kind: int, source: int, destination: int, near: int, far: int) -> bytes:

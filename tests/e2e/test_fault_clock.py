@@ -10,7 +10,7 @@ import pytest
 from tests.e2e import exactly
 from tests.e2e.polling import wait_for
 from tests.peers.scripted import HttpPeer
-from tests.peers.sending import Plan, Sending, numbers_of
+from tests.peers.sending import Plan, Sending, arrived
 
 SOURCE = Path(__file__).parents[1] / "peers" / "wallclock.c"
 DAYS_S = 20 * 86400
@@ -35,9 +35,5 @@ def test_the_clock_is_set_during_an_outage(ahead_s, tmp_path):
             sending.wait_for_made(sending.status().made + LOOKS_S * plan.items * int(plan.requests_s), 60)
             peer.__enter__()
             done = sending.finish(30)
-        arrived = {
-            signal: [number for body in peer.bodies(signal) for number in numbers_of(signal, body)]
-            for signal in ("logs", "metrics")
-        }
-        exactly.complete(done, arrived, in_order=False)
+        exactly.complete(done, arrived(peer), in_order=False)
     print(f"set by {ahead_s} s: {done.made} of each arrived")

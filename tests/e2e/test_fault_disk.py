@@ -17,7 +17,7 @@ import pytest
 from tests.e2e import exactly
 from tests.e2e.polling import wait_for
 from tests.peers.scripted import HttpPeer
-from tests.peers.sending import Plan, Sending, numbers_of
+from tests.peers.sending import Plan, Sending, arrived
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,13 +62,6 @@ def failing_disk(directory: Path) -> Iterator[tuple[Path, Path]]:
 def plan(peer: HttpPeer, directory: Path, **more: Any) -> Plan:
     spool = {"directory": str(directory)}
     return Plan("otlp_http", {"endpoint": peer.endpoint, "timeout": 2.0, "spool": spool}, **more)
-
-
-def arrived(peer: HttpPeer) -> dict[str, list[int]]:
-    return {
-        signal: [number for body in peer.bodies(signal) for number in numbers_of(signal, body)]
-        for signal in ("logs", "metrics")
-    }
 
 
 def on_disk(sending: Sending) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from tests.e2e.collector import Collector
 from tests.e2e.polling import wait_for
-from tests.peers.scripted import Fail, GrpcPeer, Hang, HttpPeer
-from tests.peers.sending import Plan, Sending, numbers_of
+from tests.peers.scripted import PEERS, Fail, GrpcPeer, Hang
+from tests.peers.sending import Plan, Sending, arrived
 
 if TYPE_CHECKING:
     from tests.peers.scripted import Peer
@@ -21,20 +21,8 @@ WITHIN_S = 2.0
 REQUEST_S = 300.0
 SLACK_S = 60.0
 """For a machine that does much else; without the limit an end takes as long as a request may, or for ever."""
-PEERS: dict[str, type[GrpcPeer | HttpPeer]] = {"otlp_grpc": GrpcPeer, "otlp_http": HttpPeer}
 FAULTS = ("hangs", "away", "asks to wait", "refuses connections")
-
-
-@pytest.fixture(params=["otlp_grpc", "otlp_http"])
-def kind(request) -> str:
-    return request.param
-
-
-def arrived(*peers: Peer) -> dict[str, list[int]]:
-    return {
-        signal: [number for peer in peers for body in peer.bodies(signal) for number in numbers_of(signal, body)]
-        for signal in ("logs", "metrics")
-    }
+pytestmark = pytest.mark.parametrize("kind", PEERS)
 
 
 def begin(fault: str, peer: Peer) -> None:

@@ -10,29 +10,15 @@ from tests.e2e import exactly
 from tests.e2e.polling import wait_for
 from tests.peers.certificates import Authority
 from tests.peers.proxy import Proxy
-from tests.peers.scripted import GrpcPeer, Hang, HttpPeer
-from tests.peers.sending import Plan, Sending, numbers_of
+from tests.peers.scripted import PEERS, Hang
+from tests.peers.sending import Plan, Sending, arrived
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.peers.scripted import Peer
-
-PEERS: dict[str, type[GrpcPeer | HttpPeer]] = {"otlp_grpc": GrpcPeer, "otlp_http": HttpPeer}
 NAME = "collector.test"
 PASSWORD = "s3cret/word"
-
-
-@pytest.fixture(params=["otlp_grpc", "otlp_http"])
-def kind(request) -> str:
-    return request.param
-
-
-def arrived(*peers: Peer) -> dict[str, list[int]]:
-    return {
-        signal: [number for peer in peers for body in peer.bodies(signal) for number in numbers_of(signal, body)]
-        for signal in ("logs", "metrics")
-    }
+pytestmark = pytest.mark.parametrize("kind", PEERS)
 
 
 def resolving(hosts: Path) -> tuple[str, ...]:

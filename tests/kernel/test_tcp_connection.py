@@ -18,19 +18,7 @@ from tests.kernel.netns import join, namespace
 from tests.kernel.tcp import FIN_LOCAL, FIN_REMOTE, RESET_LOCAL, RESET_REMOTE, TIMEOUT, connection, watching
 
 NO_LINGER = struct.pack("ii", 1, 0)
-
-
-@pytest.fixture(autouse=True)
-def private_network():
-    """Ports that nobody else uses."""
-    with namespace() as place, place.inside():
-        yield
-
-
-@pytest.fixture
-def watch(private_network):
-    with watching() as attached:
-        yield attached
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def test_the_client_closes_first(watch):

@@ -16,16 +16,11 @@ from tests.kernel.netns import namespace
 from tests.kernel.tcp import FIN_LOCAL, FIN_REMOTE, connection, watching
 from tests.kernel.walks import skip_without_walks_of_maps
 
-
-@pytest.fixture(autouse=True)
-def private_network():
-    """Ports that nobody else uses."""
-    with namespace() as place, place.inside():
-        yield
+pytestmark = pytest.mark.usefixtures("place")
 
 
 @pytest.fixture(params=PROBE.snapshots, ids=lambda walk: walk.program)
-def watch(private_network, request):
+def watch(place, request):
     if request.param.over is not None:
         skip_without_walks_of_maps()
     with watching(walk=request.param) as attached:

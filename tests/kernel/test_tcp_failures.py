@@ -20,19 +20,7 @@ FAR = "198.51.100.1"
 NO_ADDRESS = struct.pack("=H14x", socket.AF_UNSPEC)
 NO_LINGER = struct.pack("ii", 1, 0)
 DROP = "table inet t { chain c { type filter hook prerouting priority 0; meta l4proto tcp drop; }; }"
-
-
-@pytest.fixture(autouse=True)
-def place():
-    """A namespace of its own for each test, with nothing but `lo`."""
-    with namespace() as made, made.inside():
-        yield made
-
-
-@pytest.fixture
-def watch(place):
-    with watching() as attached:
-        yield attached
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def failure(error, port, **differences):

@@ -11,24 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import tcp, uring
-from tests.kernel.netns import namespace
-from tests.kernel.tcp import connection, watching
+from tests.kernel.tcp import connection
 
 NO_LINGER = struct.pack("ii", 1, 0)
 MPTCP = 262
-
-
-@pytest.fixture(autouse=True)
-def private_network():
-    """Ports that nobody else uses."""
-    with namespace() as place, place.inside():
-        yield
-
-
-@pytest.fixture
-def watch(private_network):
-    with watching() as attached:
-        yield attached
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def served_by(watch, serve, talk=lambda client: client.recv(1)):

@@ -29,18 +29,6 @@ SYN_RECEIVED = 3
 
 
 @pytest.fixture
-def place():
-    with namespace() as made, made.inside():
-        yield made
-
-
-@pytest.fixture
-def watch(place):
-    with watching() as attached:
-        yield attached
-
-
-@pytest.fixture
 def pair(place):
     """Two joined namespaces, ONE and OTHER."""
     with namespace() as one, namespace() as other:

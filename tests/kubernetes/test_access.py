@@ -125,7 +125,7 @@ def test_a_token_that_was_revoked_is_told_until_there_is_another(tmp_path, own):
         account.rotate("not a token: \n\n two lines \x00")
         wait_for(lambda: any("one line of text" in reason for reason in reasons(watcher)), "a file that is none", 60)
         (account.directory / "token").unlink()
-        wait_for(lambda: any("no way to the API server" in reason for reason in reasons(watcher)), "no file", 60)
+        wait_for(lambda: any("cannot reach the API server" in reason for reason in reasons(watcher)), "no file", 60)
         account.rotate(ask_token(objects, "shop", "otelbpf"))
         wait_for(lambda: answered(watcher), "the second token's answers", 90)
     assert [sentence for sentence in watcher.sentences if sentence == "kubernetes: pods: answered again"]

@@ -318,6 +318,10 @@ class _HttpHandler(BaseHTTPRequestHandler):
         """Nothing on the terminal."""
 
 
+PEERS: dict[str, type[GrpcPeer | HttpPeer]] = {"otlp_grpc": GrpcPeer, "otlp_http": HttpPeer}
+"""By the kind of exporter that sends to them."""
+
+
 def signals_of(received: Iterable[Received]) -> list[str]:
     """The signals in order of arrival."""
     return [one.signal for one in received]

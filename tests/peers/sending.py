@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from otelbpf.export.answer import Answer
     from otelbpf.export.request import Request
     from otelbpf.export.transport import Transport
+    from tests.peers.scripted import Peer
 
 ROOT = Path(__file__).parents[2]
 KINDS = {"otlp_grpc": OtlpGrpc, "otlp_http": OtlpHttp}
@@ -124,6 +125,14 @@ class Attempts:
 def numbers_of(signal: str, body: bytes) -> list[int]:
     """The numbers of the records, or the points, in an encoded request."""
     return numbers([body]) if signal == "logs" else [int(point.value) for point in decode_metrics(body)]
+
+
+def arrived(*peers: Peer) -> dict[str, list[int]]:
+    """What *peers* took of each signal, by its numbers: one peer after the other, each in order of arrival."""
+    return {
+        signal: [number for peer in peers for body in peer.bodies(signal) for number in numbers_of(signal, body)]
+        for signal in ("logs", "metrics")
+    }
 
 
 class Producer:

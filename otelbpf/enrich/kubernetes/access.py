@@ -65,7 +65,7 @@ class Access:
                     raise ApiError(NO_ANSWER, f"no credentials: {sentence(Exception(said[-1]))}")
                 pool: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
             except _failures() as error:
-                raise ApiError(NO_ANSWER, f"no way to the API server: {sentence(error)}") from error
+                raise ApiError(NO_ANSWER, f"cannot reach the API server: {sentence(error)}") from error
             self._configuration, self._pool = configuration, pool
         return self._pool
 

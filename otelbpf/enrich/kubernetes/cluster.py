@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from otelbpf.config import Kubernetes
-    from otelbpf.enrich.kubernetes.conntrack import Conntrack, Ends
+    from otelbpf.enrich.kubernetes.conntrack import Conntrack
     from otelbpf.enrich.kubernetes.tables import OwnPods, Services
+    from otelbpf.kernel.conntrack import Ends
 
 ADDRESS, PORT, NAME, ENDS = "address", "port", "name", "ends"
 

@@ -120,11 +120,6 @@ def peer_of(metadata: Metadata) -> tuple[Workload, str, str]:
     return _workload(metadata, owners), _service_name(metadata, owners), service_namespace(metadata)
 
 
-def workload_of(metadata: Metadata) -> Workload:
-    """The workload of a pod. One that nobody owns is its own."""
-    return _workload(metadata, dict(_owners(metadata)))
-
-
 def _workload(metadata: Metadata, found: Mapping[str, str]) -> Workload:
     owner = _controller(metadata)
     rollout = _of_template(owner, metadata, ROLLOUT_HASH) if owner is not None and owner.kind == "ReplicaSet" else ""

@@ -143,7 +143,6 @@ class ServiceSpec(Struct, rename="camel"):
     cluster_ips: list[Name] | None = msgspec.field(name="clusterIPs", default=None)
     external_ips: list[Name] | None = msgspec.field(name="externalIPs", default=None)
     external_name: Text = None
-    health_check_node_port: int | None = None
     ports: list[ServicePort] | None = None
 
 

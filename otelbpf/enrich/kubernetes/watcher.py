@@ -28,6 +28,7 @@ from otelbpf.enrich.kubernetes.refusals import NO_ANSWER, ApiError
 from otelbpf.enrich.kubernetes.tables import Nodes, OwnPods, PeerPods, Services, Slices
 from otelbpf.enrich.kubernetes.watch import SETTLED_S, Watch
 from otelbpf.enrich.kubernetes.which_node import asked_node
+from otelbpf.errors import described
 from otelbpf.pulse import Pulse
 
 if TYPE_CHECKING:
@@ -166,7 +167,9 @@ class Watcher:
         return silent_s if self._turned_s and silent_s > STUCK_S else 0.0
 
     def _why_stuck(self) -> str:
-        return f"the watching thread has failed: {self.failure!r}" if self.failure else f"still waiting {self._doing}"
+        if self.failure is not None:
+            return f"the watching thread has failed: {described(self.failure)}"
+        return f"still waiting {self._doing}"
 
     def examine(self) -> Iterator[tuple[str, bool, str]]:
         """Asks for one object of each kind, without watching: its name, whether that was refused, and a sentence."""
@@ -204,7 +207,9 @@ class Watcher:
         except BaseException as error:  # noqa: BLE001 - names get old; what is seen in the kernel goes on without them
             self.failure = error
             self._turned_s = time.monotonic() - STUCK_S
-            self.sentences.append(f"kubernetes: the watching thread has failed, names get old from now on: {error!r}")
+            self.sentences.append(
+                f"kubernetes: the watching thread has failed, names get old from now on: {described(error)}"
+            )
 
     def _keep_watching(self) -> None:
         node_due_s = sweep_due_s = 0.0

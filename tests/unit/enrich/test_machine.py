@@ -12,6 +12,7 @@ from otelbpf.enrich import interfaces
 from otelbpf.enrich import machine as module
 from otelbpf.enrich.machine import CGROUP_V1, Machine, RecordedMachine, Recorder
 from otelbpf.enrich.runtime import Named
+from otelbpf.kernel import netlink
 
 ID = "0123456789abcdef" * 4
 
@@ -115,11 +116,11 @@ def test_this_machine_has_a_loopback_address():
 
 def test_the_answer_of_the_kernel_about_addresses():
     def attribute(kind, content):
-        return interfaces.ATTRIBUTE.pack(4 + len(content), kind) + content + bytes(-len(content) % 4)
+        return netlink.ATTRIBUTE.pack(4 + len(content), kind) + content + bytes(-len(content) % 4)
 
     def message(kind, *attributes):
         content = interfaces.ADDRESS_HEAD.pack(2, 24, 0, 0, 1) + b"".join(attributes)
-        return interfaces.MESSAGE.pack(16 + len(content), kind, 2, 1, 0) + content
+        return netlink.HEAD.pack(16 + len(content), kind, 2, 1, 0) + content
 
     other_end, own, v6 = bytes([10, 0, 0, 2]), bytes([10, 0, 0, 1]), bytes(range(16))
     found: set[bytes] = set()

@@ -72,7 +72,7 @@ def test_workload_and_service(metadata, workload, service, attributes):
     decoded = DECODER.decode(
         json.dumps({"metadata": {"name": "web-1", "uid": "u1", "creationTimestamp": "2026-11-20T00:00:00Z"} | metadata})
     )
-    assert identity.workload_of(decoded.metadata) == workload
+    assert identity.peer_of(decoded.metadata)[0] == workload
     assert found.facts["service.name"] == service
     owners = {
         "k8s.deployment.name",

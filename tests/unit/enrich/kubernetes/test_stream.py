@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelbpf.enrich.kubernetes.conntrack import connections
 from otelbpf.enrich.kubernetes.stream import Chunks
 from otelbpf.errors import ProtocolError
 
@@ -30,8 +29,3 @@ def test_content_survives_any_cut(parts, cuts):
 def test_garbage_is_refused(garbage):
     with pytest.raises(ProtocolError):
         list(Chunks().feed(garbage))
-
-
-@given(st.binary(max_size=300))
-def test_what_is_no_message_of_conntrack_is_skipped(data):
-    list(connections(data))

@@ -138,16 +138,21 @@ static __always_inline void leave_stream(struct streams *streams, struct stream 
 }
 
 /* Of answers, which questions they belong to is not known any more; of questions, how many they were. */
+static __always_inline void segment_unread(const struct message *message, bool first)
+{
+	if (message->from_resolver)
+		answer_unread(message->cookie);
+	if (message->to_resolver && first) {
+		COUNT(seen);
+		COUNT(unread);
+	}
+}
+
 __noinline int lose_track(struct message *message, struct stream *stream)
 {
 	if (!message || !stream)
 		return 0;
-	if (message->from_resolver)
-		answer_unread(message->cookie);
-	if (stream->order != LOST && message->to_resolver) {
-		COUNT(seen);
-		COUNT(unread);
-	}
+	segment_unread(message, stream->order != LOST);
 	stream->order = LOST;
 	stream->gathered = 0;
 	return 0;
@@ -253,8 +258,7 @@ static __always_inline int read_segment(struct __sk_buff *skb, struct message *m
 	struct stream *stream = message->sent ? &found->sent : &found->received;
 
 	if (!take_stream(found, stream)) {
-		if (message->from_resolver)
-			answer_unread(message->cookie);
+		segment_unread(message, true);
 		return 0;
 	}
 	advance(skb, message, &cursor, sk, stream, sequence);

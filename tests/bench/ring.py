@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from otelbpf.kernel.allocator import give_memory_back
 from otelbpf.kernel.btf import record_dtype
 from otelbpf.kernel.drain import Drain, Source
 from otelbpf.kernel.object import Object
@@ -31,7 +32,8 @@ PAYLOADS = (8, 120)
 
 
 def figures() -> Iterator[Figure]:
-    """Prefilled rings (the reader's CPU alone), then a producer at full speed on the other core."""
+    """Prefilled rings (the reader's CPU alone), then a producer at full speed on the other core; memory as in the agent."""
+    give_memory_back()
     with TemporaryDirectory(prefix="otelbpf-bench-") as directory:
         for payload in PAYLOADS:
             path = compile_sample(Path(directory), payload)

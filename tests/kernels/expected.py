@@ -60,6 +60,7 @@ def probes(kernel: Kernel) -> list[dict[str, Any]]:
             "way": way,
             "lost": list(kernel.lost) if name == "tcp_connection" else [],
             "refused": dict(kernel.refused) if name == "tcp_connection" else {},
+            "instead": "",
         }
         for name, way in WAYS.items()
     ]

@@ -1,12 +1,13 @@
-"""HTTP connections whose answer must be there in time as a whole, however slowly its bytes come.
+"""HTTP connections that are made, and whose answer is there, in time as a whole.
 
-The standard library's timeout is for each read: a peer that sends a byte now and then would hold a request, and those
-behind it, for as long as it likes.
+The standard library's timeout is for each address of a name and for each read: one with many addresses that lead nowhere,
+or a peer that sends a byte now and then, would hold a request, and those behind it, for as long as it likes.
 """
 
 from __future__ import annotations
 
 import io
+import socket
 import time
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,6 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 if TYPE_CHECKING:
-    import socket
-
     from _typeshed import WriteableBuffer
 
 
@@ -53,9 +52,29 @@ class _Answer(HTTPResponse):
 class _Plain(HTTPConnection):
     response_class = _Answer
 
+    def _new_conn(self) -> socket.socket:
+        """Each address of the name has the same share of the time to connect; what follows has it whole again."""
+        whole_s = self.timeout
+        if not isinstance(whole_s, int | float):
+            return super()._new_conn()
+        self.timeout = whole_s / _addresses(self.host, self.port)
+        try:
+            sock = super()._new_conn()
+        finally:
+            self.timeout = whole_s
+        sock.settimeout(whole_s)
+        return sock
 
-class _Secure(HTTPSConnection):
-    response_class = _Answer
+
+class _Secure(_Plain, HTTPSConnection):
+    pass
+
+
+def _addresses(host: str, port: int) -> int:
+    try:
+        return len(socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)) or 1
+    except OSError:  # connecting will say so
+        return 1
 
 
 class Connections(HTTPConnectionPool):

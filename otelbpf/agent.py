@@ -68,6 +68,8 @@ WAITING_BYTES = 48 << 20
 only."""
 WAITING_SHARE = 0.1
 """Of the memory limit."""
+FLUSHING_SHARE = 0.95
+"""Of the time to stop: the process has to end, too."""
 LINE_ENDS_S = 5.0
 """For the tick that it is in, when the time to stop is short."""
 
@@ -190,7 +192,7 @@ def _stop(open_: ExitStack, agent: _Agent, hangs: str) -> Iterator[str]:
     """First stage first, so that each has taken all before it ends; gives the summary."""
     agent.health.stopping()
     agent.guarding.stop()
-    deadline = time.monotonic() + agent.reload.config.shutdown_timeout
+    deadline = time.monotonic() + agent.reload.config.shutdown_timeout * FLUSHING_SHARE
     if hangs or not agent.conveyor.stop(deadline + LINE_ENDS_S):
         agent.outputs.flush(deadline)
         open_.pop_all()  # closing what hangs would hang, too

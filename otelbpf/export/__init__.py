@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
@@ -120,7 +121,8 @@ class Exporters:
         """
         for member in self.members:
             member.begin_flush(deadline)
-        in_time = [member.flush(deadline) for member in self.members]
+        with ThreadPoolExecutor(len(self.members) or 1, thread_name_prefix="flush") as pool:  # each needs a moment to end
+            in_time = list(pool.map(lambda member: member.flush(deadline), self.members))
         return self.former.wait(deadline) and all(in_time)
 
     def replace(self, members: Iterable[Exporter], deadline: float) -> None:

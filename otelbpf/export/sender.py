@@ -141,7 +141,7 @@ class Sender:
         """
         self.begin_flush(deadline)
         remaining_s = deadline - time.monotonic()
-        reserved_s = min(SPOOL_S, remaining_s / 4) if self._keeper else 0.0
+        reserved_s = min(SPOOL_S if self._keeper else JOIN_S, remaining_s / 4)
         in_time = self._queue.wait_until_empty(deadline - reserved_s)
         self._close(deadline)
         return in_time

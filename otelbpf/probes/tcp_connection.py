@@ -306,7 +306,7 @@ PROBE = Probe(
     struct="tcp_connection",
     scope=names.SCOPE_TCP,
     summary="TCP connections: who, to whom, how much, how it ended",
-    cost="1.7 to 2.4 µs of kernel time a connection with both its ends on this node",
+    cost="2.4 to 5.3 µs of kernel time a connection with both its ends on this node; 22 ns each system call",
     ways=(
         Way(
             "tp_btf",

@@ -26,6 +26,7 @@ BENCHES = {
     "tcp": "tcp_cost:figures",
     "kernel": "tcp_cost:kernel_figures",
     "latency": "tcp_cost:latency_figures",
+    "syscalls": "syscalls:figures",
     "dns": "dns_cost:figures",
     "throttle": "throttle:figures",
     "start": "start:figures",

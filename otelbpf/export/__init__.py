@@ -121,7 +121,7 @@ class Exporters:
         """
         for member in self.members:
             member.begin_flush(deadline)
-        with ThreadPoolExecutor(len(self.members) or 1, thread_name_prefix="flush") as pool:  # each needs a moment to end
+        with ThreadPoolExecutor(len(self.members) or 1, thread_name_prefix="flush") as pool:  # each takes a moment
             in_time = list(pool.map(lambda member: member.flush(deadline), self.members))
         return self.former.wait(deadline) and all(in_time)
 

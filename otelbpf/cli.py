@@ -184,9 +184,7 @@ def _taken_variables() -> Mapping[str, str]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, {signal.SIGHUP}
-    )  # a reload that is asked for too soon must not end the agent
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # asked for too soon, a reload must not end the agent
     from otelbpf import limits
 
     limits.refuse_too_little()  # before libraries are imported that cannot do with less

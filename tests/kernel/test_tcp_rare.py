@@ -69,15 +69,20 @@ def test_both_close_at_once(watch_pair, pair):
     ]
 
 
-def test_both_connect_at_once_and_both_are_clients(watch_pair, pair):
+def bound_behind(pair, ports, rules):
+    """A socket in each namespace, bound to its port and not blocking, behind the firewall's rules of that side."""
     ends = []
-    for place, address, port in zip(pair, (ONE, OTHER), (7001, 7002), strict=True):
-        place.run("nft", "-f", "-", feed=DROP)
+    for place, address, port, rule in zip(pair, (ONE, OTHER), ports, rules, strict=True):
+        place.run("nft", "-f", "-", feed=rule)
         with place.inside():
             ends.append(socket.socket())
         ends[-1].bind((address, port))
         ends[-1].setblocking(False)
-    one, other = ends
+    return ends
+
+
+def test_both_connect_at_once_and_both_are_clients(watch_pair, pair):
+    ends = one, other = bound_behind(pair, (7001, 7002), (DROP, DROP))
     assert one.connect_ex((OTHER, 7002)) == other.connect_ex((ONE, 7001)) == errno.EINPROGRESS
     for place in pair:
         place.run("nft", "delete", "table", "inet", "t")
@@ -96,14 +101,7 @@ def test_both_connect_at_once_and_both_are_clients(watch_pair, pair):
 
 
 def test_both_connect_at_once_and_neither_is_answered(watch_pair, pair):
-    ends = []
-    for place, address, port, rules in zip(pair, (ONE, OTHER), (7004, 7005), (ONLY_SYNS, DROP), strict=True):
-        place.run("nft", "-f", "-", feed=rules)
-        with place.inside():
-            ends.append(socket.socket())
-        ends[-1].bind((address, port))
-        ends[-1].setblocking(False)
-    one, other = ends
+    ends = one, other = bound_behind(pair, (7004, 7005), (ONLY_SYNS, DROP))
     with one, other:
         assert one.connect_ex((OTHER, 7005)) == other.connect_ex((ONE, 7004)) == errno.EINPROGRESS
         assert wait_for_state(one, SYN_RECEIVED)

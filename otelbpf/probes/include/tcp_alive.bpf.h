@@ -42,6 +42,14 @@ int tcp_snapshot(struct bpf_iter__bpf_sk_storage_map *context)
 	return tell_living(context->meta->seq, sk, context->value);
 }
 
+static __always_inline struct sock *tcp_socket_of(struct file *file)
+{
+	struct socket *socket = bpf_sock_from_file(file);
+	struct sock *sk = socket ? socket->sk : NULL;
+
+	return sk && is_tcp(sk) ? sk : NULL;
+}
+
 /* The same where a kernel forbids iterators that could write to what they are shown: by the files that processes have
  * open, so once for each of them. What nobody has open is passed over: connections that wait to be accepted, or whose
  * last bytes leave after close(). */
@@ -49,14 +57,12 @@ SEC("iter/task_file")
 int tcp_snapshot_of_files(struct bpf_iter__task_file *context)
 {
 	struct file *file = context->file;
-	struct socket *socket;
 	struct sock *sk;
 
 	if (!context->task || !file)
 		return snapshot_is_through();
-	socket = bpf_sock_from_file(file);
-	sk = socket ? socket->sk : NULL;
-	if (!sk || !is_tcp(sk))
+	sk = tcp_socket_of(file);
+	if (!sk)
 		return 0;
 	return tell_living(context->meta->seq, sk, bpf_sk_storage_get(&connections, sk, NULL, 0));
 }
@@ -90,14 +96,12 @@ int tcp_adopt(struct bpf_iter__task_file *context)
 	struct task_struct *task = context->task;
 	struct file *file = context->file;
 	struct connection *connection;
-	struct socket *socket;
 	struct sock *sk;
 
 	if (!task || !file)
 		return 0;
-	socket = bpf_sock_from_file(file);
-	sk = socket ? socket->sk : NULL;
-	if (!sk || !is_tcp(sk) || bpf_sk_storage_get(&connections, sk, NULL, 0))
+	sk = tcp_socket_of(file);
+	if (!sk || bpf_sk_storage_get(&connections, sk, NULL, 0))
 		return 0;
 	connection = adopted(sk);
 	if (!connection)

@@ -35,11 +35,17 @@ TOO_LARGE = ("larger than max", "too large")
 """What gRPC's servers say of a message above their limit."""
 RESET = re.compile(r"(Stream removed \(RST_STREAM \()?Received RST_STREAM with error code \d+\)*")
 """What gRPC says of a stream that ended without a status, and makes a code of that the peer has not said."""
-RECONNECT_MS = {"initial": 500, "min": 2000, "max": 5000}
-"""gRPC's own wait between connections grows to two minutes otherwise, long after the peer is back."""
-
-RESOLVE_MS = 1000
-"""After a connection was lost the name is looked up again, no more often than this; by itself gRPC waits for 30 s."""
+RECONNECTING: tuple[tuple[str, int], ...] = (
+    # By itself the wait between connections grows to two minutes, long after the peer is back.
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.min_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 5000),
+    # After a connection was lost the name is looked up again, no more often than this; by itself gRPC waits for 30 s.
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
+    # Two channels of the same address would share a connection, and with it the certificates from before.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+"""Options of a channel that finds its peer soon after it is back, and whose connections are its own."""
 
 
 class GrpcTransport:
@@ -135,13 +141,8 @@ class GrpcTransport:
     def _open(self) -> grpc.Channel:
         import grpc
 
-        options: list[tuple[str, int | str]] = [
-            (f"grpc.{key}_reconnect_backoff_ms", wait_ms) for key, wait_ms in RECONNECT_MS.items()
-        ]
+        options: list[tuple[str, int | str]] = [*RECONNECTING]
         options.append(("grpc.primary_user_agent", f"otelbpf/{__version__}"))
-        options.append(("grpc.dns_min_time_between_resolutions_ms", RESOLVE_MS))
-        # Two channels of the same address would share a connection, and with it the certificates from before.
-        options.append(("grpc.use_local_subchannel_pool", 1))
         # Said in so many words, as gRPC's core looks at names in small letters only.
         proxy = proxy_of(self.endpoint)
         options.append(("grpc.http_proxy", proxy) if proxy else ("grpc.enable_http_proxy", 0))

@@ -10,17 +10,18 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from otelbpf import __version__
 from otelbpf.config import OtlpGrpc, OtlpHttp
 from otelbpf.export.endpoint import grpc_endpoint, http_endpoints, read_certificates
 from otelbpf.export.files import Headers
+from otelbpf.export.keeping import KeepingExporter
+from otelbpf.export.otlp_grpc import RECONNECTING
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from opentelemetry._logs import Logger
     from opentelemetry.metrics import Meter
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from otelbpf.config import Tls
 
 LOG_DELAY_MS = 1000
-KEPT = 1000
-"""Events that wait for the peer; there are a few a minute."""
 
 
 class Sdk:
@@ -77,33 +76,6 @@ class Sdk:
         return not any(thread.is_alive() for thread in closing)
 
 
-class KeepingExporter:
-    """Another exporter of the SDK's, whose failures cost nothing: what it could not send goes with the next that comes.
-
-    The SDK forgets a batch after a few seconds. But what happened while the peer was away is what one wants to know
-    when it is back; and then the next batch comes soon, as the agent says that the peer is back.
-    """
-
-    def __init__(self, exporter: Any) -> None:
-        self._exporter = exporter
-        self._kept: deque[Any] = deque(maxlen=KEPT)
-
-    def export(self, batch: Sequence[Any]) -> Any:
-        from opentelemetry.sdk._logs.export import LogRecordExportResult
-
-        self._kept.extend(batch)
-        result = self._exporter.export(tuple(self._kept))
-        if result is LogRecordExportResult.SUCCESS:
-            self._kept.clear()
-        return result
-
-    def shutdown(self) -> None:
-        self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return bool(self._exporter.force_flush(timeout_millis))
-
-
 def silence() -> None:
     """Keeps the SDK's complaints from the terminal: that a peer is away is said once, by the exporters."""
     logger = logging.getLogger("opentelemetry")
@@ -134,7 +106,8 @@ def _grpc_exporters(name: str, settings: OtlpGrpc) -> tuple[Any, Any]:
         "headers": {key.lower(): value for key, value in _headers(name, settings).current().items()},
         "timeout": settings.timeout,
         "compression": grpc.Compression.Gzip if settings.compression == "gzip" else grpc.Compression.NoCompression,
-        "channel_options": (("grpc.ssl_target_name_override", override),) if override else None,
+        # Not the connection of the other signal, whose failures would make this one wait.
+        "channel_options": (*RECONNECTING, *((("grpc.ssl_target_name_override", override),) if override else ())),
     }
     return OTLPMetricExporter(**common), OTLPLogExporter(**common)
 

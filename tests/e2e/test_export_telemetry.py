@@ -22,6 +22,7 @@ from otelbpf.ledger import EventLedger
 from otelbpf.signals import names
 from otelbpf.signals.sampling import DetailLedger
 from tests.e2e.collector import Collector, latest, own
+from tests.e2e.polling import wait_for
 from tests.peers.certificates import Authority
 from tests.peers.otlp import log_request
 from tests.peers.scripted import Accept, Fail, GrpcPeer, Hang, HttpPeer
@@ -168,6 +169,26 @@ def test_an_outage_is_told_when_it_is_over():
     for name in (names.EVENT_AGENT_EXPORTER_DOWN, names.EVENT_AGENT_EXPORTER_UP, names.EVENT_AGENT_DATA_LOST):
         assert name.encode() in bodies
     assert b"2 logs lost at exporter otlp_grpc: rejected (too old)" in bodies
+
+
+@pytest.mark.parametrize(
+    ("peer_type", "not_now"), [(GrpcPeer, Fail("UNAVAILABLE")), (HttpPeer, Fail(503))], ids=["grpc", "http"]
+)
+def test_an_event_that_the_peer_does_not_take_waits_for_no_other(peer_type, not_now, monkeypatch):
+    monkeypatch.setattr("otelbpf.export.keeping.AGAIN_S", 0.2)
+    with peer_type() as peer:
+        peer.play(*[not_now] * 7)
+        one = OtlpGrpc if peer_type is GrpcPeer else OtlpHttp
+        config = Config(exporters={"x": one(endpoint=peer.endpoint, timeout=0.5)}, telemetry=AT_THE_END)
+        with exporters(config) as outputs, Telemetry(config, outputs, Agent(outputs).read) as telemetry:
+            telemetry.started("ready")
+            wait_for(peer.bodies, "the event")
+            telemetry.probe_failed("dns_lookup", "no cgroup2")
+            wait_for(lambda: len(peer.bodies()) > 1, "the next event")
+    first, second = peer.bodies()[:2]
+    assert [b"otelbpf.agent.started" in body for body in (first, second)] == [True, False]
+    assert [b"otelbpf.agent.probe_failed" in body for body in (first, second)] == [False, True]
+    assert len([one for one in peer.received if one.step == not_now]) == 7
 
 
 @pytest.mark.parametrize("peer_type", [GrpcPeer, HttpPeer])

@@ -4,7 +4,7 @@ VENV := .venv
 PIP := $(VENV)/bin/pip install -q --disable-pip-version-check -c requirements.lock
 PYTEST := $(VENV)/bin/pytest
 SOURCES := otelbpf tests scripts hatch_build.py
-C_SOURCES := $(wildcard otelbpf/*/*.bpf.c otelbpf/*/*/*.bpf.h)
+C_SOURCES := $(wildcard otelbpf/*/*.c otelbpf/*/*.h otelbpf/*/*/*.bpf.h)
 
 .DEFAULT_GOAL := help
 .PHONY: help run setup setup-test bpf test test-unit test-kernel test-e2e test-deploy test-backends test-kernels test-image bench lint format docs peers wheel clean
@@ -36,8 +36,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) -e .[dev]
 	@touch $@
 
-bpf:            ## compile the BPF objects that are older than their sources
+bpf:            ## compile the C that is older than its sources: BPF objects, the loops of otelbpf/native
 	@scripts/compile_bpf.sh $(BPF_FLAGS)
+	@scripts/compile_native.sh $(BPF_FLAGS)
 
 test: setup-test peers      ## all tests (root), but for those of test-backends, test-kernels and test-image
 	$(PYTEST) --ignore tests/backends --ignore tests/kernels --ignore tests/image $(ARGS)

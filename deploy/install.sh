@@ -1,6 +1,6 @@
 #!/bin/bash
 # Install otelbpf into a directory that can be copied to another machine at the same path: install.sh DIRECTORY
-# Needs what builds it (clang, llvm, libbpf-dev, Python with venv); the result needs Python and libbpf1.
+# Needs what builds it (clang, lld, llvm, libbpf-dev, Python with venv); the result needs Python and libbpf1.
 set -euo pipefail
 to=$1
 cd "$(dirname "$0")/.."

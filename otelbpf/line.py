@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     from otelbpf.source import Rows, Source
 
 PIECE_ROWS = 8192
-"""Rows that are enriched and counted at a time: what is done once a piece is shared by so many."""
-RECORD_ROWS = 2048
-"""Rows that become records at a time: after a stall a tick may bring a hundred times as many, and each takes some 4 kB
-on the way."""
+"""Rows that are taken the way together: what is done once a piece is shared by so many. After a stall a tick may bring
+a hundred times as many."""
 
 
 @dataclass(slots=True)
@@ -82,9 +80,8 @@ class Line:
         for piece in _pieces(batch, PIECE_ROWS):
             enriched = self.enrichment.enrich(piece)
             self.metrics.update(enriched)
-            for rows in _pieces(enriched, RECORD_ROWS):
-                for request in self.logs.encode(rows):
-                    self.export(request)
+            for request in self.logs.encode(enriched):
+                self.export(request)
 
     def _prepared(self, part: Rows, clock_offset_ns: int) -> Batch:
         source = part.source

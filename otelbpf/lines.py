@@ -18,8 +18,7 @@ _PRINTABLE = bytes.maketrans(_CONTROLS, b"?" * len(_CONTROLS))
 
 
 class Words(NamedTuple):
-    """Texts in UTF-8, each in a cell of the same width that is filled up with zeros. Zeros are no part of a text,
-    wherever they stand."""
+    """Texts in UTF-8, each in a cell of the same width, of which so many bytes count as *lengths* say."""
 
     cells: NDArray[np.void]
     lengths: NDArray[np.intp]
@@ -37,9 +36,8 @@ class Part(NamedTuple):
 
     def texts(self) -> list[bytes]:
         """Of each row."""
-        width = self.words.cells.dtype.itemsize
-        whole = self.words.cells.tobytes()
-        texts = [whole[at : at + width].replace(b"\0", b"") for at in range(0, len(whole), width)]
+        whole, width = self.words.cells.tobytes(), self.words.cells.dtype.itemsize
+        texts = [whole[at * width : at * width + length] for at, length in enumerate(self.words.lengths.tolist())]
         return texts if self.codes is None else [texts[code] for code in self.codes.tolist()]
 
 
@@ -74,11 +72,10 @@ def words(texts: Sequence[str]) -> Words:
 
 
 def encoded_words(texts: Sequence[bytes]) -> Words:
-    """The *texts*, which are in UTF-8. What would break a line, or move the cursor of who reads it, becomes a `?`: a
-    process may be named so."""
-    cells = cells_of([text.translate(_PRINTABLE) for text in texts])
-    counts = cells.view(np.uint8).reshape(len(texts), cells.dtype.itemsize) != 0
-    return Words(cells, counts.sum(axis=1, dtype=np.intp))
+    """The *texts*, which are in UTF-8, without zeros. What would break a line, or move the cursor of who reads it,
+    becomes a `?`: a process may be named so."""
+    printable = [text.translate(_PRINTABLE, b"\0") for text in texts]
+    return Words(cells_of(printable), np.fromiter(map(len, printable), np.intp, len(printable)))
 
 
 def cells_of(texts: Sequence[bytes]) -> NDArray[np.void]:

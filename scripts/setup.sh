@@ -15,6 +15,7 @@ has_library() { ldconfig -p | grep -q "$1"; }
 has_python() { "$(dirname "$0")/python.sh"; }
 
 needs clang has clang
+needs lld has ld.lld
 needs llvm has llvm-strip
 needs libbpf1 has_library libbpf.so.1
 needs libbpf-dev test -e /usr/include/bpf/bpf_helpers.h

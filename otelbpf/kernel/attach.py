@@ -5,7 +5,6 @@ One hook that this kernel refuses costs one detail or one signal, never the agen
 
 from __future__ import annotations
 
-import platform
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from otelbpf.compiled import compiled_for
 from otelbpf.errors import Unsupported
 from otelbpf.kernel import features
 from otelbpf.kernel.btf import Btf, record_dtype
@@ -130,8 +130,7 @@ class AttachedProbe:
 
 def object_path(probe: str) -> Path:
     """The compiled object of a probe, for this machine."""
-    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
-    return Path(__file__).parents[1] / "probes" / "objects" / machine / f"{probe}.bpf.o"
+    return Path(__file__).parents[1] / "probes" / "objects" / compiled_for() / f"{probe}.bpf.o"
 
 
 @contextmanager

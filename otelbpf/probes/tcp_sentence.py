@@ -12,7 +12,7 @@ import numpy as np
 
 from otelbpf import address_text
 from otelbpf.enrich.distinct import distinct_together
-from otelbpf.lines import Lines, Part, Words, words
+from otelbpf.lines import Lines, Part, words
 from otelbpf.probes.owner_word import owner_word
 from otelbpf.probes.three_digits import BYTES, NANOSECONDS
 from otelbpf.signals import names
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _ROLES = (("unknown", "—"), ("client", "→"), ("server", "←"))
 _PID_BITS = np.uint64(32)
-_PLACES = (10_000, 1000, 100, 10, 1)
-_PORT_CELL = 8
 
 
 def closed_sentences(batch: Batch, reasons: Mapping[int, str]) -> Lines:
@@ -45,7 +43,12 @@ def failed_sentences(batch: Batch, errors: Mapping[int, str]) -> Lines:
 
 def _ends(batch: Batch) -> list[str | Part]:
     """`client curl[4711] → example.org (`, `93.184.216.34`, `:`, `443`, `)`; without a name no bracket."""
-    pieces: list[str | Part] = [_who(batch), _addresses(batch), ":", Part(_ports(batch.number("remote_port")))]
+    pieces: list[str | Part] = [
+        _who(batch),
+        _addresses(batch),
+        ":",
+        Part(address_text.port_words(batch.number("remote_port"))),
+    ]
     remote = batch.things("remote")
     after = [")" if names.SERVER_ADDRESS in facts else "" for facts in remote.values]
     return [*pieces, Part(words(after), remote.codes)] if any(after) else pieces
@@ -79,17 +82,6 @@ def _addresses(batch: Batch) -> Part:
         known.cells.view(np.uint8).reshape(len(batch), -1)[unknown, 0] = ord("?")
         known.lengths[unknown] = 1
     return Part(known)
-
-
-def _ports(ports: NDArray[np.uint16]) -> Words:
-    """Digit by digit, with zeros for the cells before the first."""
-    places = np.array(_PLACES, np.uint16)
-    digits = (ports[:, None] // places % 10 + ord("0")).astype(np.uint8)
-    shown = ports[:, None] >= places
-    shown[:, -1] = True
-    cells = np.zeros((len(ports), _PORT_CELL), np.uint8)
-    cells[:, : len(places)] = digits * shown
-    return Words(cells.view(f"V{_PORT_CELL}").ravel(), np.count_nonzero(shown, axis=1).astype(np.intp))
 
 
 def _duration(nanoseconds: NDArray[Any]) -> Part:

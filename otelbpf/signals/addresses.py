@@ -1,4 +1,4 @@
-"""Attributes whose value is an address: each is written once, whatever it stands for."""
+"""Attributes whose value is an address: each is put into words once, whatever it stands for."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 
 from otelbpf import address_text
 from otelbpf.lines import Part, Words, cells_of
+from otelbpf.native.strands import of_part
 from otelbpf.signals import wire
-from otelbpf.signals.rows import Hole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from otelbpf.batch import Batch
+    from otelbpf.native.strands import Strand
     from otelbpf.probes.probe import Address
     from otelbpf.signals.name import AttributeName
-    from otelbpf.signals.sheet import Columns, Piece
 
 _LONGEST = 45
 
@@ -26,29 +26,16 @@ class Addresses:
     """What stands before an address depends on its length only; before none stands nothing."""
 
     def __init__(self, tag: bytes, attributes: Sequence[Address]) -> None:
-        self._column_of = {item.name: item.column for item in attributes}
-        self._places = {column: place for place, column in enumerate(dict.fromkeys(self._column_of.values()))}
-        self._heads = {name: _heads(tag, name) for name in self._column_of}
+        self._heads = [(item.column, _heads(tag, item.name)) for item in attributes]
 
-    def add(self, batch: Batch, columns: Columns) -> None:
-        """Those that any row has."""
-        if not self._places:
-            return
-        texts = address_text.words(np.concatenate([batch.number(column) for column in self._places]))
-        for name, column in self._column_of.items():
-            first = self._places[column] * len(batch)
-            of_column = slice(first, first + len(batch))
-            lengths = texts.lengths[of_column]
-            if lengths.any():
-                columns.texts[f"{name} head"] = Part(self._heads[name], lengths)
-                columns.texts[name] = Part(Words(texts.cells[of_column], lengths))
-
-    def pieces(self, columns: Columns) -> Iterator[Piece]:
+    def strands(self, batch: Batch) -> Iterator[Strand]:
         """Where they stand in a record."""
-        for name in self._column_of:
-            for hole in (f"{name} head", name):
-                if hole in columns.texts:
-                    yield Hole(hole, columns.texts[hole].words.cells.dtype.str)
+        texts: dict[str, Words] = {}
+        for column, heads in self._heads:
+            if column not in texts:
+                texts[column] = address_text.words(batch.number(column))
+            yield of_part(Part(heads, texts[column].lengths))
+            yield of_part(Part(texts[column]))
 
 
 def _heads(tag: bytes, name: AttributeName) -> Words:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from itertools import accumulate, chain, groupby
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -78,26 +77,16 @@ class Pieces:
         return self.pieces[first * self.stride : last * self.stride]
 
 
-class Stretches:
-    """Items one behind the other in a few stretches of bytes, which end between two items."""
+class Stretch:
+    """Items one behind the other in one stretch of bytes."""
 
-    def __init__(self, stretches: Sequence[Buffer], lengths: NDArray[np.intp]) -> None:
+    def __init__(self, stretch: memoryview, lengths: NDArray[np.intp]) -> None:
         self.lengths = lengths
-        self._stretches = stretches
-        self._begins = [0, *accumulate(map(len, stretches))]
+        self._stretch = stretch
         self._ends: list[int] = [0, *np.cumsum(lengths).tolist()]
 
     def between(self, first: int, last: int) -> Sequence[Buffer]:
-        begin, end = self._ends[first], self._ends[last]
-        chosen = range(bisect_right(self._begins, begin) - 1, bisect_left(self._begins, end))
-        return [
-            memoryview(self._stretches[number])[max(0, begin - self._begins[number]) : end - self._begins[number]]
-            for number in chosen
-        ]
-
-    def part(self, first: int, last: int) -> Encoded:
-        """The items from *first* to *last* on their own."""
-        return Stretches(self.between(first, last), self.lengths[first:last])
+        return (self._stretch[self._ends[first] : self._ends[last]],)
 
 
 class Encoder(Protocol):

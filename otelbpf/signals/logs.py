@@ -20,7 +20,7 @@ from otelbpf.signals.rows import order_of
 from otelbpf.signals.sampling import EVERYTHING, TOTALS, Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -123,14 +123,15 @@ class Logs:
             self._forms[form] = CompiledEvent(declared, legacy=legacy, name_attribute=name_attribute)
         return self._forms[form]
 
-    def encode(self, batch: Batch) -> list[Request]:
-        """The records of *batch*. A snapshot has none: it says what is, not what happened; nor have totals."""
+    def encode(self, batch: Batch) -> Iterator[Request]:
+        """The records of *batch*, a request at a time. A snapshot has none: it says what is, not what happened; nor
+        have totals."""
         events = self._events.get(batch.probe, [])
         if batch.snapshot or batch.totals or not events or not len(batch):
-            return []
+            return
         due = [(event, *self._chosen(event, batch)) for event in events]
         if not any(len(chosen) for _, chosen, _ in due):
-            return []
+            return
         codes, levels = self._resources(batch)
         tables = []
         for event, chosen, weights in due:
@@ -141,7 +142,7 @@ class Logs:
                 records = event.records(batch.select(ordered), self._now_ns(), weights_of)
                 starts = np.searchsorted(codes[ordered], np.arange(len(levels) + 1))
                 tables.append(Table(records, (self._scopes[batch.probe],), starts, records.lengths))
-        return list(requests("logs", levels, tables))
+        yield from requests("logs", levels, tables)
 
     def _chosen(self, event: Compiled, batch: Batch) -> tuple[NDArray[np.intp], NDArray[np.uint64] | None]:
         """The rows that become records now, and what each stands for while not all do."""

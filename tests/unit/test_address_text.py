@@ -8,10 +8,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otelbpf.address_text import is_mapped, texts
+from otelbpf.address_text import is_mapped, port_words, texts, words
+from otelbpf.lines import Part
 from tests.unit.enrich.rows import packed
 
+SPARSE = st.lists(st.sampled_from([0, 0, 0, 1, 0xFF, 0x1234]), min_size=8, max_size=8).map(
+    lambda groups: ":".join(f"{group:x}" for group in groups)
+)
 ADDRESSES = st.one_of(
+    SPARSE,
     st.ip_addresses(v=4).map(str),
     st.ip_addresses(v=6).map(str),
     st.sampled_from(["0.0.0.0", "::", "::1", "::ffff:0:0", "0.0.0.1", "1.0.0.0", "255.255.255.255"]),
@@ -29,7 +34,9 @@ def wanted(raw: bytes) -> str:
 def test_texts(addresses: list[str]) -> None:
     raw = [packed(address) for address in addresses]
     column = np.array(raw, "V16") if raw else np.zeros(0, "V16")
-    assert [text and str(ipaddress.ip_address(text)) for text in texts(column)] == [wanted(one) for one in raw]
+    assert texts(column) == [wanted(one) for one in raw]
+    in_brackets = [text.decode() for text in Part(words(column, bracketed=True)).texts()]
+    assert in_brackets == [f"[{text}]" if ":" in text else text for text in texts(column)]
     assert is_mapped(column).tolist() == [one.startswith(bytes(10) + b"\xff\xff") for one in raw]
 
 
@@ -37,3 +44,8 @@ def test_a_member_of_a_struct() -> None:
     rows = np.zeros(3, [("before", "u1"), ("address", "V16"), ("after", "u2")])
     rows["address"] = np.void(packed("10.1.2.3"))
     assert texts(rows["address"]) == ["10.1.2.3"] * 3
+
+
+@given(st.lists(st.integers(0, 0xFFFF), max_size=40))
+def test_ports(ports: list[int]) -> None:
+    assert Part(port_words(np.array(ports, ">u2"))).texts() == [str(port).encode() for port in ports]

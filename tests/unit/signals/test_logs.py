@@ -28,7 +28,7 @@ def logs(probe: sample.Probe = sample.PROBE, **changes: object) -> Logs:
 @pytest.mark.parametrize("rows", [1, 2, 3, 100, 1500])
 def test_records_say_what_the_reference_says(rows: int, legacy: str) -> None:
     batch = sample.batch(rows, seed=rows)
-    requests = logs(attributes_legacy=legacy).encode(batch)
+    requests = list(logs(attributes_legacy=legacy).encode(batch))
     assert oracle.parsed_logs(requests) == oracle.log_records(sample.PROBE, batch, NOW, legacy=legacy == "dup")
 
 
@@ -128,7 +128,7 @@ def test_a_path_that_is_not_text_does_not_stop_the_record() -> None:
 )
 def test_the_setting_decides_which_rows_become_records(setting: object, expected) -> None:  # type: ignore[no-untyped-def]
     batch = sample.batch(500, seed=7)
-    requests = logs(logs_tcp_connection=setting).encode(batch)
+    requests = list(logs(logs_tcp_connection=setting).encode(batch))
     assert sum(request.items for request in requests) == expected(batch).sum()
 
 
@@ -142,18 +142,18 @@ def test_the_attribute_with_the_events_name_can_be_left_out() -> None:
 
 
 def test_a_snapshot_has_no_records() -> None:
-    assert logs().encode(sample.batch(20, snapshot=True)) == []
+    assert not list(logs().encode(sample.batch(20, snapshot=True)))
 
 
 def test_another_probe_and_no_rows_have_no_records() -> None:
     batch = sample.batch(20)
-    assert logs().encode(Batch("unknown", batch.rows, 0, batch.columns)) == []
-    assert logs().encode(batch.select(np.zeros(20, bool))) == []
+    assert not list(logs().encode(Batch("unknown", batch.rows, 0, batch.columns)))
+    assert list(logs().encode(batch.select(np.zeros(20, bool)))) == []
 
 
 def test_large_batches_are_split_and_lose_nothing() -> None:
     batch = sample.batch(5000, seed=1)
-    requests = logs().encode(batch)
+    requests = list(logs().encode(batch))
     assert len(requests) > 1
     assert all(len(request.body) < 3_000_000 for request in requests)
     assert sum(request.items for request in requests) == batch.columns["ended"].sum()

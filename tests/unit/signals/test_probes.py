@@ -86,7 +86,7 @@ def prepared(probe, count, seed):
 def test_log_records_say_what_the_declaration_says(probe):
     batch = prepared(probe, 200, seed=1)
     config = sample.config(logs_dns_server="all")
-    requests = Logs(config, PROBES, lambda: NOW).encode(batch)
+    requests = list(Logs(config, PROBES, lambda: NOW).encode(batch))
     assert sum(request.items for request in requests) > 20
     for event in probe.events:
         if event.complete is not None:

@@ -1,0 +1,119 @@
+"""Messages of unequal length, a whole batch at once, one behind the other.
+
+A strand runs through all messages: it is what each of them has at one place. No object is made for a message or a part
+of one.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from otelbpf.native.library import address_of, library
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from otelbpf.lines import Part
+
+
+class Kind(IntEnum):
+    """strands.c says what each is."""
+
+    WORD = 0
+    INTEGER = 1
+    HEX = 2
+    OPEN = 3
+    CLOSE = 4
+
+
+class Strand(NamedTuple):
+    """At one place of every message: *head*, then the word of the row."""
+
+    kind: Kind = Kind.WORD
+    head: bytes = b""
+    words: NDArray[Any] | None = None
+    """Of shape (words,), each as many bytes as an item has; of an INTEGER uint64."""
+    lengths: NDArray[np.intp] | None = None
+    """How many bytes of each word count; None is all of them."""
+    codes: NDArray[np.intp] | None = None
+    """The word of each row; None is word *i* for row *i*."""
+    known: NDArray[np.bool_] | None = None
+    """The rows that have it; None is all."""
+    width: int = 0
+    """Of what OPEN writes: the length of all from there to its CLOSE."""
+
+
+def of_part(part: Part, head: bytes = b"") -> Strand:
+    """The words of lines, with a constant text before them."""
+    return Strand(Kind.WORD, head, part.words.cells, part.words.lengths, part.codes)
+
+
+_NOT_WHOLE = "a part of a message is not where it should be, or too long"
+_INTEGER_HEAD = 4
+_LONG = 8
+
+
+def _is_whole(strand: Strand, rows: int) -> bool:
+    """Whether there is as much of everything as the loops will read, in the size that they read it."""
+    _kind, head, words, lengths, codes, known, _width = strand
+    if known is not None and (len(known) < rows or known.itemsize != 1):
+        return False
+    if strand.kind is Kind.INTEGER and (words is None or words.itemsize != _LONG or len(head) < _INTEGER_HEAD):
+        return False
+    if codes is not None and (len(codes) < rows or codes.itemsize != _LONG):
+        return False
+    return lengths is None or words is None or (len(lengths) >= len(words) and lengths.itemsize == _LONG)
+
+
+class Strands:
+    """The messages of *rows* rows, measured. ValueError if a code or a length is beyond its words, or does not fit."""
+
+    def __init__(self, strands: Sequence[Strand], rows: int) -> None:
+        if not all(_is_whole(strand, rows) for strand in strands):
+            raise ValueError(_NOT_WHOLE)
+        self._held: list[Any] = []
+        self._count = len(strands)
+        self._table = np.array(self._fields(strands, rows), np.int64)
+        self.lengths = np.empty(rows, np.int64)
+        """The bytes of each message."""
+        measured = library().otelbpf_measure(address_of(self._table), self._count, rows, address_of(self.lengths))
+        if measured < 0:
+            raise ValueError(_NOT_WHOLE)
+
+    def written(self, first: int, last: int) -> NDArray[np.uint8]:
+        """The messages from *first* to before *last*."""
+        written = np.empty(int(self.lengths[first:last].sum()), np.uint8)
+        library().otelbpf_write(address_of(self._table), self._count, first, last, address_of(written))
+        return written
+
+    def _fields(self, strands: Sequence[Strand], rows: int) -> list[int]:
+        """`struct strand` of each, all heads being in one place."""
+        heads = np.frombuffer(bytearray().join([strand.head for strand in strands]), np.uint8)
+        self._held.append(heads)
+        head = address_of(heads)
+        fields: list[int] = []
+        for kind, before, words, lengths, codes, known, width in strands:
+            fields += (kind, head, len(before))
+            if words is None:
+                fields += (0, width, 0, 0, 0)
+            else:
+                count = len(words) if codes is not None else min(len(words), rows)
+                places = self._place(words), words.dtype.itemsize, count, self._place(lengths), self._place(codes)
+                fields += places
+            fields.append(self._place(known))
+            head += len(before)
+        return fields
+
+    def _place(self, values: NDArray[Any] | None) -> int:
+        """Where *values* are from now on until this is gone."""
+        if values is None:
+            return 0
+        if not values.flags.c_contiguous or not values.flags.writeable:
+            values = values.copy()
+        self._held.append(values)
+        return address_of(values)

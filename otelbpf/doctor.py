@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otelbpf import export, health, only_one
+from otelbpf.compiled import compiled_for
 from otelbpf.enrich import kubernetes
 from otelbpf.errors import CannotRun, ConfigError
 from otelbpf.findings import ProbeReport, Report, Row, size_text
@@ -16,6 +17,7 @@ from otelbpf.guards import cpu, memory
 from otelbpf.kernel import capabilities, features
 from otelbpf.kernel.attach import attach, examine
 from otelbpf.kernel.libbpf import LIBRARY, libbpf
+from otelbpf.native import library as loops
 from otelbpf.stages import enabled
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def report(config: Config) -> Report:
 
 def _machine_rows() -> Iterator[Row]:
     yield _needed_capabilities() or _wanted_capabilities()
+    yield _loops()
     library = _library()
     yield library
     if features.btf():
@@ -75,6 +78,14 @@ def _wanted_capabilities() -> Row:
         return Row("capabilities", "ok", f"{', '.join((*capabilities.NEEDED, *capabilities.recommended()))} held")
     what = f"missing {', '.join(absent)}: processes of other users that are older than the agent stay unnamed"
     return Row("capabilities", "degraded", what, capabilities.HOW_TO_GIVE)
+
+
+def _loops() -> Row:
+    try:
+        loops.library()
+    except CannotRun as error:
+        return Row("compiled loops", "failed", str(error), "reinstall otelbpf", vital=True)
+    return Row("compiled loops", "ok", f"for {compiled_for()}", vital=True)
 
 
 def _library() -> Row:

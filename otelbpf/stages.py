@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from otelbpf.filters import CgroupFilter
 from otelbpf.hold import Hold
 from otelbpf.line import Line
+from otelbpf.native.library import library
 from otelbpf.probes import PROBES
 from otelbpf.signals.logs import Logs
 from otelbpf.signals.metrics import Metrics
@@ -36,7 +37,11 @@ def line(
     export: Callable[[Request], None],
     now_ns: Callable[[], int] = time.time_ns,
 ) -> Line:
-    """The stages between rows and requests; nothing runs yet. *now_ns* gives the Unix time at which rows are taken."""
+    """The stages between rows and requests; nothing runs yet. *now_ns* gives the Unix time at which rows are taken.
+
+    Raises CannotRun when the compiled loops that stages use are not there.
+    """
+    library()
     chosen = tuple(probes)
     return Line(
         enrichment=enrichment,

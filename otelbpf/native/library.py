@@ -29,7 +29,7 @@ def library() -> Any:
     try:
         opened = c.CDLL(str(path))
     except OSError as refused:
-        raise CannotRun(f"{path} cannot be opened ({refused}); `make bpf` makes it for x86_64 and aarch64") from refused
+        raise CannotRun(f"compiled loops: {refused}; `make bpf` makes them for x86_64 and aarch64") from refused
     for name, (result, arguments) in _PROTOTYPES.items():
         function = getattr(opened, name)
         function.restype, function.argtypes = result, arguments

@@ -83,10 +83,17 @@ class Stretch:
     def __init__(self, stretch: memoryview, lengths: NDArray[np.intp]) -> None:
         self.lengths = lengths
         self._stretch = stretch
-        self._ends: list[int] = [0, *np.cumsum(lengths).tolist()]
+        self._ends = _ends(lengths)
 
     def between(self, first: int, last: int) -> Sequence[Buffer]:
-        return (self._stretch[self._ends[first] : self._ends[last]],)
+        return (self._stretch[int(self._ends[first]) : int(self._ends[last])],)
+
+
+def _ends(lengths: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Where items of these *lengths* end, one behind the other from 0 on; before them, 0."""
+    ends = np.zeros(len(lengths) + 1, np.intp)
+    np.cumsum(lengths, out=ends[1:])
+    return ends
 
 
 class Encoder(Protocol):
@@ -112,7 +119,7 @@ class Table:
         self.levels = levels
         self.levels_size = sum(level.size for level in levels)
         self.starts: list[int] = starts.tolist()
-        self._ends = np.concatenate(([0], np.cumsum(sizes)))
+        self._ends = _ends(sizes)
         self._resource_ends: list[int] = self._ends[starts].tolist()
 
     def resource_size(self, number: int) -> int:
@@ -193,13 +200,13 @@ def _request(signal: str, cells: Sequence[Cell]) -> Request:
     for cell in cells:  # those of one table follow one another without a gap
         ranges[cell.table] = (ranges.get(cell.table, (cell.first, 0))[0], cell.last)
     encoded = {table: table.encoder.encoded(*bounds) for table, bounds in ranges.items()}
-    ends = {table: np.concatenate(([0], np.cumsum(items.lengths))).tolist() for table, items in encoded.items()}
+    ends = {table: _ends(items.lengths) for table, items in encoded.items()}
     runs = []
     for cell in cells:
         items, begin = encoded[cell.table], ranges[cell.table][0]
         first, last = cell.first - begin, cell.last - begin
         pieces = items.between(first, last)
-        size = ends[cell.table][last] - ends[cell.table][first]
+        size = int(ends[cell.table][last] - ends[cell.table][first])
         runs.append(Run((cell.resource, *cell.table.levels), pieces, size))
     chunks: list[Sequence[Buffer]] = []
     _write(runs, 0, chunks)

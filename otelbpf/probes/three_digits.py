@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from otelbpf.lines import Part, Words, words
+from otelbpf.lines import Part, Words, encoded_words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
 _WORDS_A_STEP = 1000
@@ -29,9 +31,6 @@ class Step(NamedTuple):
         """The first value that would need a fourth digit."""
         return 99.95 * self.size if self.tenths else 999.5 * self.size
 
-    def word(self, digits: int) -> str:
-        return f"{digits / 10:.1f} {self.unit}" if self.tenths else f"{digits} {self.unit}"
-
 
 class Scale:
     """Steps from the smallest on; what is beyond the last stays at its largest word."""
@@ -45,8 +44,7 @@ class Scale:
     def part(self, values: NDArray[Any], unknown: NDArray[np.bool_] | None = None) -> Part:
         """A word for each value, a question mark for what is *unknown*, as a part of lines."""
         if self._words is None:  # made when it is first needed: it takes some ms
-            each = (step.word(digits) for step in self._steps for digits in range(_WORDS_A_STEP))
-            self._words = words([*each, "?"])
+            self._words = encoded_words([*_all_words(self._steps), b"?"])
         codes = self._codes(values)
         if unknown is not None:
             codes[unknown] = len(self._steps) * _WORDS_A_STEP
@@ -57,6 +55,16 @@ class Scale:
         digits = np.minimum(np.rint(values / self._digits[step]), _WORDS_A_STEP - 1)
         codes: NDArray[np.intp] = step * _WORDS_A_STEP + digits.astype(np.intp)
         return codes
+
+
+def _all_words(steps: Sequence[Step]) -> Iterator[bytes]:
+    """Those of each step, from 0 to 999."""
+    wholes = [b"%d " % digits for digits in range(_WORDS_A_STEP)]
+    tenths = [b"%d.%d " % divmod(digits, 10) for digits in range(_WORDS_A_STEP)]
+    for step in steps:
+        unit = step.unit.encode()
+        for digits in tenths if step.tenths else wholes:
+            yield digits + unit
 
 
 BYTES = Scale(

@@ -7,8 +7,8 @@ the one made last if it had of both; else the earlier as long as it is known to 
 
 from __future__ import annotations
 
-import socket
 from collections import deque
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -96,8 +96,12 @@ class Holders:
     def add(self, holder: Holder, addresses: Iterable[bytes]) -> None:
         """*holder* has *addresses* from now on."""
         for address in addresses:
-            others = tuple(other for other in self._of.get(address, ()) if other is not holder)
-            self._of[address] = (*others, holder)[-HOLDERS_OF_ADDRESS:]
+            claims = self._of.get(address)
+            if claims is not None:
+                others = tuple(claim for claim in claims if claim is not holder)
+                self._of[address] = (*others, holder)[-HOLDERS_OF_ADDRESS:]
+            else:
+                self._of[address] = (holder,)
 
     def end(self, holder: Holder, addresses: Sequence[bytes], now_ns: int) -> None:
         """*holder* has lost *addresses* at *now_ns*; what happened before is still its."""
@@ -167,11 +171,9 @@ def _by_one_service(holding: Sequence[Holder]) -> list[Holder]:
 def packed(text: str | None) -> bytes | None:
     """An address as the kernel side writes it, 16 bytes; None for what is none."""
     try:
-        if not text or text == "None":
+        if not text:
             return None
-        if ":" in text:
-            return socket.inet_pton(socket.AF_INET6, text)
-        return MAPPED + socket.inet_pton(socket.AF_INET, text)
+        return inet_pton(AF_INET6, text) if ":" in text else MAPPED + inet_pton(AF_INET, text)
     except OSError:
         return None
 
@@ -188,4 +190,4 @@ def network(text: str) -> Network | None:
 
 def packed_all(texts: Iterable[str | None]) -> tuple[bytes, ...]:
     """The addresses among *texts*, each once, in order."""
-    return tuple(dict.fromkeys(address for text in texts if (address := packed(text)) is not None))
+    return tuple(dict.fromkeys(filter(None, map(packed, texts))))

@@ -11,6 +11,7 @@ from sys import intern
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otelbpf.enrich.kubernetes import identity, objects
+from otelbpf.enrich.kubernetes.alike import Alike
 from otelbpf.enrich.kubernetes.holders import (
     ENDED_FOR_NS,
     NODE,
@@ -135,14 +136,36 @@ class PeerPods(_Held):
 
     kind = objects.PeerPodObject
 
+    def __init__(self, holders: Holders) -> None:
+        super().__init__(holders)
+        self._alike = Alike()
+
     def put(self, found: objects.PeerPodObject, now_ns: int) -> None:
-        status = found.status
-        addresses: tuple[bytes, ...] = ()
-        if not found.spec.host_network:  # else it has the node's, which stand for the node
-            addresses = packed_all(one.ip for one in status.pod_ips or ()) or packed_all((status.pod_ip,))
-        holder = self._keep(_pod_holder(found.metadata, found.spec.node_name or "", now_ns), addresses, now_ns)
-        if status.phase in FINISHED:
+        addresses = (
+            () if found.spec.host_network else _pod_addresses(found.status)
+        )  # else the node's, and it is the node
+        holder = self._keep(self._holder(found.metadata, found.spec.node_name or "", now_ns), addresses, now_ns)
+        if found.status.phase in FINISHED:
             self._end(holder, addresses, now_ns)
+
+    def _holder(self, metadata: objects.RawMetadata, node: str, now_ns: int) -> Holder:
+        who = self._alike.who(metadata)
+        return Holder(
+            POD,
+            metadata.name,
+            intern(metadata.namespace),
+            metadata.uid,
+            intern(node),
+            who.workload_kind,
+            who.workload_name,
+            who.service_name,
+            who.service_namespace,
+            _made_ns(metadata, now_ns),
+        )
+
+
+def _pod_addresses(status: objects.PeerPodStatus) -> tuple[bytes, ...]:
+    return packed_all([one.ip for one in status.pod_ips or ()]) or packed_all((status.pod_ip,))
 
 
 class Nodes(_Held):
@@ -305,23 +328,7 @@ def _endpoints(found: Any, now_ns: int) -> Iterable[tuple[bytes, Holder]]:
             )
 
 
-def _pod_holder(metadata: objects.Metadata, node: str, now_ns: int) -> Holder:
-    workload, service, service_namespace = identity.peer_of(metadata)
-    return Holder(
-        POD,
-        metadata.name,
-        intern(metadata.namespace),
-        metadata.uid,
-        intern(node),
-        intern(workload.kind),
-        intern(workload.name),
-        intern(service),
-        intern(service_namespace),
-        begins_ns=_made_ns(metadata, now_ns),
-    )
-
-
-def _made_ns(metadata: objects.Metadata, now_ns: int) -> int:
+def _made_ns(metadata: objects.Identified, now_ns: int) -> int:
     """When it was made; 0, not known, for what no clock can have said."""
     return _said_ns(metadata.creation_timestamp, now_ns)
 

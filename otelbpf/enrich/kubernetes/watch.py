@@ -195,7 +195,8 @@ class Watch:
         self._garbage = 0
         if told.type in ("ADDED", "MODIFIED"):
             self._put(told.object)
-            self._look_at_size(len(self.table.uids()))
+            if self.most:
+                self._look_at_size(len(self.table.uids()))
         elif told.type == "DELETED":
             self._change(self.table.gone, told.object.metadata.uid)
         self._passed(told.object.metadata)
@@ -231,7 +232,7 @@ class Watch:
             self._change(self.table.gone, metadata.uid)
         self._passed(metadata)
 
-    def _passed(self, metadata: objects.Metadata) -> None:
+    def _passed(self, metadata: objects.Identified) -> None:
         """Goes on from here, should the stream break; while listing there is no such place."""
         self.health.changes += 1
         if self._listed is not None:

@@ -150,6 +150,7 @@ class PeerPodSpec(Part, rename="camel"):
 
 class PeerPodStatus(Part, rename="camel"):
     phase: Text = None
+    start_time: datetime | None = None
     pod_ip: Text = msgspec.field(name="podIP", default=None)
     pod_ips: list[Address] | None = msgspec.field(name="podIPs", default=None)
 

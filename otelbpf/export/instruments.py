@@ -73,6 +73,7 @@ def all_instruments() -> Iterator[tuple[MetricName, Callable[[Reading], Iterable
     yield names.METRIC_OTELBPF_AGENT_WATCH_STATUS, watch_status
     yield names.METRIC_OTELBPF_AGENT_WATCH_OUTAGE, watch_outage
     yield names.METRIC_OTELBPF_AGENT_WATCH_OBJECTS, watch_objects
+    yield names.METRIC_OTELBPF_AGENT_WATCH_UNDECODABLE, watch_undecodable
     yield names.METRIC_OTELBPF_AGENT_NAT_ENTRIES, nat_entries
     yield names.METRIC_OTELBPF_AGENT_NAT_OVERFLOWS, nat_overflows
     yield names.METRIC_OTELBPF_AGENT_CONFIG_RELOADS, config_reloads
@@ -270,6 +271,11 @@ def watch_outage(reading: Reading) -> Iterator[Observed]:
 def watch_objects(reading: Reading) -> Iterator[Observed]:
     for watch in reading.agent.watches:
         yield watch.objects, {names.OTELBPF_WATCH_NAME: watch.name}
+
+
+def watch_undecodable(reading: Reading) -> Iterator[Observed]:
+    for watch in reading.agent.watches:
+        yield watch.undecodable, {names.OTELBPF_WATCH_NAME: watch.name}
 
 
 def nat_entries(reading: Reading) -> Iterator[Observed]:

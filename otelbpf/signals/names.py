@@ -453,6 +453,9 @@ METRIC_OTELBPF_AGENT_WATCH_OUTAGE = MetricName(
 METRIC_OTELBPF_AGENT_WATCH_OBJECTS = MetricName(
     "otelbpf.agent.watch.objects", "UpDownCounter", "{object}", "Objects that a watch of the API server has brought"
 )
+METRIC_OTELBPF_AGENT_WATCH_UNDECODABLE = MetricName(
+    "otelbpf.agent.watch.undecodable", "Counter", "{object}", "Objects of the API server that could not be read"
+)
 METRIC_OTELBPF_AGENT_NAT_ENTRIES = MetricName(
     "otelbpf.agent.nat.entries", "UpDownCounter", "{entry}", "Translated connections that are remembered"
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from otelbpf.config import Kubernetes, Retry
 from otelbpf.enrich.kubernetes import pace
-from otelbpf.enrich.kubernetes.holders import packed
+from otelbpf.enrich.kubernetes.holders import SKEW_NS, held_by, packed
 from otelbpf.enrich.kubernetes.watcher import Watcher
 from tests.e2e.polling import wait_for
 from tests.kubernetes.cluster import Objects
@@ -42,6 +43,12 @@ def asked(server: ApiServer, path: str, body: Any) -> Any:
         return json.load(answer)
 
 
+def holder_at(claims, at_ns):
+    found = held_by(claims, at_ns)
+    assert found is not None
+    return found.name
+
+
 def test_what_was_missed_is_found_by_a_list(own, monkeypatch):
     monkeypatch.setattr(pace, "BACKOFF", Retry(initial_interval=0.2, max_interval=1.0))
     server, objects = own
@@ -57,6 +64,7 @@ def test_what_was_missed_is_found_by_a_list(own, monkeypatch):
             lists = {name: watches[name].health.lists for name in ("pods", "peer_pods")}
             proxy.cut()
             wait_for(lambda: not any(state.answered for state in watcher.states()), "all down")
+            time.sleep(2)  # times of making are whole seconds
             objects.delete_pod("shop", "goes")
             for number in range(CHURNED):
                 objects.pod("shop", f"brief-{number}", "n1")
@@ -74,6 +82,11 @@ def test_what_was_missed_is_found_by_a_list(own, monkeypatch):
                 assert sorted(watches[name].table.uids()) == sorted([stays, comes])
             claims = watcher.known.holders(packed("10.0.0.2") or b"")
             assert [(claim.name, bool(claim.ends_ns)) for claim in claims] == [("goes", True), ("comes", False)]
+            new = claims[1]
+            cut_short = [
+                holder_at(claims, at_ns) for at_ns in (new.begins_ns - SKEW_NS - 1, new.told_ns - 1, new.told_ns)
+            ]
+            assert cut_short == ["goes", "", "comes"]  # in between nobody can know when the one followed the other
             assert len(watcher.known.holders(packed("10.0.0.1") or b"")) == 1
             assert watcher.known.pod(goes) is not None  # for some minutes yet
     assert not [sentence for sentence in watcher.sentences if "410" in sentence or "too old" in sentence]

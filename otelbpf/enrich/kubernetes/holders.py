@@ -3,12 +3,14 @@
 The API tells of changes a moment after they happen, but an address is given to the next pod only after the last one
 has let it go. So of two who claim one for the same moment, one of whom the API had told by then that it has it is right,
 the one made last if it had of both; else the earlier as long as it is known to have ended later, else the one made last.
+After an outage of the API server nobody knows when one let an address go and the next got it: for the time in which
+either may have had it, only what is true of both is said.
 """
 
 from __future__ import annotations
 
-import socket
 from collections import deque
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -52,6 +54,8 @@ class Holder(Struct, eq=False, gc=False):
     """Of a service, or of a pod behind one: to tell several that share an address apart."""
     told_ns: int = 0
     """Unix time at which the API said first that it has its addresses."""
+    seen_ns: int = 0
+    """Unix time until which it certainly had them, where that is long before it was seen to have ended; 0: it is not."""
 
     def same(self, other: Holder) -> bool:
         """Whether the same is said of both."""
@@ -63,8 +67,12 @@ class Holder(Struct, eq=False, gc=False):
     def held(self, time_ns: int) -> bool:
         return self.begins_ns - SKEW_NS <= time_ns and (not self.ends_ns or time_ns < self.ends_ns)
 
+    def surely(self, time_ns: int) -> bool:
+        """Of one that held at *time_ns* as far as is known: whether the API was heard then."""
+        return 0 < self.told_ns <= time_ns and (not self.seen_ns or time_ns <= self.seen_ns)
 
-_SAID = tuple(field for field in Holder.__struct_fields__ if field not in ("ends_ns", "told_ns"))
+
+_SAID = tuple(field for field in Holder.__struct_fields__ if field not in ("ends_ns", "told_ns", "seen_ns"))
 
 
 class Holders:
@@ -96,12 +104,16 @@ class Holders:
     def add(self, holder: Holder, addresses: Iterable[bytes]) -> None:
         """*holder* has *addresses* from now on."""
         for address in addresses:
-            others = tuple(other for other in self._of.get(address, ()) if other is not holder)
-            self._of[address] = (*others, holder)[-HOLDERS_OF_ADDRESS:]
+            claims = self._of.get(address)
+            if claims is not None:
+                others = tuple(claim for claim in claims if claim is not holder)
+                self._of[address] = (*others, holder)[-HOLDERS_OF_ADDRESS:]
+            else:
+                self._of[address] = (holder,)
 
-    def end(self, holder: Holder, addresses: Sequence[bytes], now_ns: int) -> None:
-        """*holder* has lost *addresses* at *now_ns*; what happened before is still its."""
-        holder.ends_ns = now_ns
+    def end(self, holder: Holder, addresses: Sequence[bytes], now_ns: int, seen_ns: int = 0) -> None:
+        """*holder* has lost *addresses* at *now_ns*, or since *seen_ns* if that is not 0; before, they were its."""
+        holder.ends_ns, holder.seen_ns = now_ns, seen_ns
         self._ended.append((now_ns, holder, tuple(addresses)))
         if len(self._ended) > ENDED_HOLDERS:
             self._forget_oldest()
@@ -145,8 +157,11 @@ def held_by(claims: Sequence[Holder], time_ns: int, port: int = 0) -> Holder | N
     if len(holding) > 1:
         holding = _by_one_service(holding)
     told = [claim for claim in holding if 0 < claim.told_ns <= time_ns]
+    sure = [claim for claim in told if claim.surely(time_ns)]
+    if told and not sure and len({claim.uid for claim in holding}) > 1:
+        return _in_common(holding)
     if told:
-        return max(told, key=lambda claim: claim.begins_ns)
+        return max(sure or told, key=lambda claim: claim.begins_ns)
     ended = [claim for claim in holding if claim.ends_ns]
     if ended:
         return min(ended, key=lambda claim: claim.ends_ns)
@@ -154,6 +169,23 @@ def held_by(claims: Sequence[Holder], time_ns: int, port: int = 0) -> Holder | N
         return max(holding, key=lambda claim: claim.begins_ns)
     before = [claim for claim in claims if claim.ends_ns and claim.ends_ns <= time_ns]
     return max(before, key=lambda claim: claim.ends_ns, default=None)
+
+
+def _in_common(holding: Sequence[Holder]) -> Holder | None:
+    """What is true whoever of *holding* it is: the pods of a deployment follow each other, and a node has its addresses."""
+    first, *others = holding
+
+    def same(*fields: str) -> list[str]:
+        values = [getattr(first, field) for field in fields]
+        alike = all([getattr(other, field) for field in fields] == values for other in others)
+        return values if alike else [""] * len(fields)
+
+    if not any(same("kind")):
+        return None
+    (name,), (namespace,), (uid,), (node,) = (same(field) for field in ("name", "namespace", "uid", "node"))
+    workload_kind, workload_name = same("workload_kind", "workload_name")
+    service_name, service_namespace = same("service_name", "service_namespace")
+    return Holder(first.kind, name, namespace, uid, node, workload_kind, workload_name, service_name, service_namespace)
 
 
 def _by_one_service(holding: Sequence[Holder]) -> list[Holder]:
@@ -167,11 +199,9 @@ def _by_one_service(holding: Sequence[Holder]) -> list[Holder]:
 def packed(text: str | None) -> bytes | None:
     """An address as the kernel side writes it, 16 bytes; None for what is none."""
     try:
-        if not text or text == "None":
+        if not text:
             return None
-        if ":" in text:
-            return socket.inet_pton(socket.AF_INET6, text)
-        return MAPPED + socket.inet_pton(socket.AF_INET, text)
+        return inet_pton(AF_INET6, text) if ":" in text else MAPPED + inet_pton(AF_INET, text)
     except OSError:
         return None
 
@@ -188,4 +218,4 @@ def network(text: str) -> Network | None:
 
 def packed_all(texts: Iterable[str | None]) -> tuple[bytes, ...]:
     """The addresses among *texts*, each once, in order."""
-    return tuple(dict.fromkeys(address for text in texts if (address := packed(text)) is not None))
+    return tuple(dict.fromkeys(filter(None, map(packed, texts))))

@@ -23,13 +23,17 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 Kind = TypeVar("Kind")
 
 
-class Owner(Struct):
+class Part(Struct, gc=False):
+    """What is decoded is a tree that lives for a moment: there is no cycle in it to collect."""
+
+
+class Owner(Part):
     kind: Name = ""
     name: Name = ""
     controller: bool | None = None
 
 
-class Metadata(Struct, rename="camel"):
+class Identified(Part, rename="camel"):
     """What every object says of itself. One without a name or a UID is none."""
 
     name: Annotated[str, Meta(min_length=1, max_length=1024)]
@@ -37,12 +41,38 @@ class Metadata(Struct, rename="camel"):
     namespace: Name = ""
     resource_version: Name = ""
     creation_timestamp: datetime | None = None
+
+
+class Metadata(Identified, rename="camel"):
+    """What an object says of itself, all of it."""
+
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     owner_references: list[Owner] | None = None
 
 
-class Managed(Struct):
+class RawMetadata(Identified, rename="camel"):
+    """What tells the workload of a pod as JSON still: most pods of a workload say the same."""
+
+    labels: Raw = Raw(b"null")
+    annotations: Raw = Raw(b"null")
+    owner_references: Raw = Raw(b"null")
+
+    def read(self) -> Metadata:
+        """All that it says. Raises one of UNREADABLE."""
+        return Metadata(
+            self.name,
+            self.uid,
+            self.namespace,
+            self.resource_version,
+            self.creation_timestamp,
+            _TEXTS.decode(self.labels),
+            _TEXTS.decode(self.annotations),
+            _OWNERS.decode(self.owner_references),
+        )
+
+
+class Managed(Part):
     """Whoever wrote some of an object's fields, and when last."""
 
     time: datetime | None = None
@@ -54,7 +84,7 @@ class ManagedMetadata(Metadata, rename="camel"):
     managed_fields: list[Managed] | None = None
 
 
-class ListMetadata(Struct, rename="camel"):
+class ListMetadata(Part, rename="camel"):
     """What a list, and a bookmark, says of itself."""
 
     resource_version: Name = ""
@@ -63,15 +93,15 @@ class ListMetadata(Struct, rename="camel"):
     continue_: str = msgspec.field(name="continue", default="")
 
 
-class Ended(Struct):
+class Ended(Part):
     container_id: Name = msgspec.field(name="containerID", default="")
 
 
-class ContainerState(Struct):
+class ContainerState(Part):
     terminated: Ended | None = None
 
 
-class ContainerStatus(Struct, rename="camel"):
+class ContainerStatus(Part, rename="camel"):
     name: Name = ""
     container_id: Text = msgspec.field(name="containerID", default=None)
     image: Text = None
@@ -80,12 +110,12 @@ class ContainerStatus(Struct, rename="camel"):
     last_state: ContainerState | None = None
 
 
-class ContainerSpec(Struct):
+class ContainerSpec(Part):
     name: Name = ""
     image: Text = None
 
 
-class PodSpec(Struct, rename="camel"):
+class PodSpec(Part, rename="camel"):
     node_name: Text = None
     host_network: bool | None = None
     containers: list[ContainerSpec] | None = None
@@ -93,12 +123,12 @@ class PodSpec(Struct, rename="camel"):
     ephemeral_containers: list[ContainerSpec] | None = None
 
 
-class Address(Struct):
+class Address(Part):
     ip: Text = None
     hostname: Text = None
 
 
-class PodStatus(Struct, rename="camel"):
+class PodStatus(Part, rename="camel"):
     phase: Text = None
     pod_ip: Text = msgspec.field(name="podIP", default=None)
     pod_ips: list[Address] | None = msgspec.field(name="podIPs", default=None)
@@ -107,37 +137,38 @@ class PodStatus(Struct, rename="camel"):
     ephemeral_container_statuses: list[ContainerStatus] | None = None
 
 
-class PodObject(Struct):
+class PodObject(Part):
     metadata: Metadata
     spec: PodSpec = msgspec.field(default_factory=PodSpec)
     status: PodStatus = msgspec.field(default_factory=PodStatus)
 
 
-class PeerPodSpec(Struct, rename="camel"):
+class PeerPodSpec(Part, rename="camel"):
     node_name: Text = None
     host_network: bool | None = None
 
 
-class PeerPodStatus(Struct, rename="camel"):
+class PeerPodStatus(Part, rename="camel"):
     phase: Text = None
+    start_time: datetime | None = None
     pod_ip: Text = msgspec.field(name="podIP", default=None)
     pod_ips: list[Address] | None = msgspec.field(name="podIPs", default=None)
 
 
-class PeerPodObject(Struct):
+class PeerPodObject(Part):
     """A pod somewhere in the cluster: its containers do not matter."""
 
-    metadata: Metadata
+    metadata: RawMetadata
     spec: PeerPodSpec = msgspec.field(default_factory=PeerPodSpec)
     status: PeerPodStatus = msgspec.field(default_factory=PeerPodStatus)
 
 
-class ServicePort(Struct, rename="camel"):
+class ServicePort(Part, rename="camel"):
     port: Port = 0
     node_port: Port | None = None
 
 
-class ServiceSpec(Struct, rename="camel"):
+class ServiceSpec(Part, rename="camel"):
     type: Name = ""
     cluster_ip: Text = msgspec.field(name="clusterIP", default=None)
     cluster_ips: list[Name] | None = msgspec.field(name="clusterIPs", default=None)
@@ -146,58 +177,58 @@ class ServiceSpec(Struct, rename="camel"):
     ports: list[ServicePort] | None = None
 
 
-class LoadBalancer(Struct):
+class LoadBalancer(Part):
     ingress: list[Address] | None = None
 
 
-class ServiceStatus(Struct, rename="camel"):
+class ServiceStatus(Part, rename="camel"):
     load_balancer: LoadBalancer | None = None
 
 
-class ServiceObject(Struct):
+class ServiceObject(Part):
     metadata: Metadata
     spec: ServiceSpec = msgspec.field(default_factory=ServiceSpec)
     status: ServiceStatus = msgspec.field(default_factory=ServiceStatus)
 
 
-class NodeAddress(Struct):
+class NodeAddress(Part):
     type: Name = ""
     address: Name = ""
 
 
-class NodeStatus(Struct):
+class NodeStatus(Part):
     addresses: list[NodeAddress] | None = None
 
 
-class NodeSpec(Struct):
+class NodeSpec(Part):
     pod_cidr: Text = msgspec.field(name="podCIDR", default=None)
     pod_cidrs: list[str] | None = msgspec.field(name="podCIDRs", default=None)
 
 
-class NodeObject(Struct):
+class NodeObject(Part):
     metadata: Metadata
     spec: NodeSpec = msgspec.field(default_factory=NodeSpec)
     status: NodeStatus = msgspec.field(default_factory=NodeStatus)
 
 
-class TargetRef(Struct):
+class TargetRef(Part):
     kind: Name = ""
     name: Name = ""
     namespace: Name = ""
     uid: Name = ""
 
 
-class Endpoint(Struct, rename="camel"):
+class Endpoint(Part, rename="camel"):
     addresses: list[Name] | None = None
     node_name: Text = None
     target_ref: TargetRef | None = None
 
 
-class EndpointPort(Struct):
+class EndpointPort(Part):
     port: int | None = None
 
 
-class SliceObject(Struct):
+class SliceObject(Part):
     """An EndpointSlice."""
 
     metadata: ManagedMetadata
@@ -205,26 +236,26 @@ class SliceObject(Struct):
     ports: list[EndpointPort] | None = None
 
 
-class Told(Struct, Generic[Kind]):
+class Told(Part, Generic[Kind]):
     """One line of a watch."""
 
     type: Name
     object: Kind
 
 
-class Mark(Struct):
+class Mark(Part):
     """What a BOOKMARK holds."""
 
     metadata: ListMetadata = msgspec.field(default_factory=ListMetadata)
 
 
-class AnyObject(Struct):
+class AnyObject(Part):
     """What every object has."""
 
     metadata: Metadata
 
 
-class Refusal(Struct):
+class Refusal(Part):
     """A Status object: what the API server says when it will not."""
 
     code: int = 0
@@ -232,7 +263,7 @@ class Refusal(Struct):
     message: str = ""
 
 
-class Page(Struct):
+class Page(Part):
     """A list, or a part of one. Its objects are decoded one by one: if one is garbage, the others are not."""
 
     metadata: ListMetadata = msgspec.field(default_factory=ListMetadata)
@@ -242,3 +273,7 @@ class Page(Struct):
 def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     """Reads one kind of object from JSON."""
     return msgspec.json.Decoder(kind)
+
+
+_TEXTS = decoder(dict[str, str] | None)
+_OWNERS = decoder(list[Owner] | None)

@@ -14,11 +14,13 @@ from otelbpf.errors import ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-READ_BYTES = 1 << 16
+READ_BYTES = 1 << 17
 LINE_LIMIT_BYTES = 16 << 20
 """No object is larger than the 3 MB that etcd takes."""
 CHUNK_HEAD_LIMIT_BYTES = 4096
-MORE_BYTES = 1 << 18
+LINE_END = 2
+"""Bytes behind the content of a chunk."""
+MORE_BYTES = 1 << 20
 """Read of one stream before the others are looked at."""
 
 
@@ -39,35 +41,35 @@ class Chunks:
         """The content in *data*, which goes on where the last left off. Raises ProtocolError when it is no chunk."""
         at, found = 0, []
         while at < len(data) and not self.ended:
-            if self._left > 2:  # two bytes behind the content are a line end
-                content = data[at : at + self._left - 2]
-                found.append(content)
-                at += len(content)
-                self._left -= len(content)
-            elif self._left:
+            if not self._left:
+                at = self._read_head(data, at)
+            if self._left > LINE_END:
+                found.append(data[at : at + self._left - LINE_END])
+                at += len(found[-1])
+                self._left -= len(found[-1])
+            if self._left <= LINE_END:
                 skipped = min(self._left, len(data) - at)
                 at += skipped
                 self._left -= skipped
-            else:
-                at = self._read_head(data, at)
         return found
 
     def _read_head(self, data: bytes, at: int) -> int:
         end = data.find(b"\n", at)
-        self._head += data[at:] if end < 0 else data[at:end]
-        if len(self._head) > CHUNK_HEAD_LIMIT_BYTES:
+        head = self._head + data[at : end if end >= 0 else None]
+        if len(head) > CHUNK_HEAD_LIMIT_BYTES:
             raise ProtocolError("a chunk of the answer has no length")
         if end < 0:
+            self._head = head
             return len(data)
         try:
-            size = int(self._head.split(b";")[0].strip(), 16)
+            size = int(head.partition(b";")[0], 16)
         except ValueError as error:
             raise ProtocolError("a chunk of the answer has no length") from error
         if size < 0:
             raise ProtocolError("a chunk of the answer has no length")
         self._head = b""
         self.ended = size == 0
-        self._left = size + 2
+        self._left = size + LINE_END
         return end + 1
 
 
@@ -113,6 +115,7 @@ class Stream:
             self._socket = file.raw._sock  # noqa: SLF001
             self._socket.settimeout(0)
             self._first = _buffered(file)
+            self._room = memoryview(bytearray(READ_BYTES))
 
     def fileno(self) -> int:
         return int(self._socket.fileno())
@@ -128,7 +131,13 @@ class Stream:
                 return
             taken += len(data)
             for content in self._body.feed(data):
-                yield from self._split(content)
+                if (
+                    not self._rest_bytes and content.find(b"\n") == len(content) - 1 > 0
+                ):  # a line a chunk, as API servers do
+                    self._has_lines = True
+                    yield content
+                else:
+                    yield from self._split(content)
             self.ended = not data or self._body.ended
         if not self.ended:
             return
@@ -146,24 +155,18 @@ class Stream:
         if self._first:
             first, self._first = self._first, b""
             return first
-        parts: list[bytes] = []
         size = 0
         while size < READ_BYTES:  # TLS gives a record at a time, and each event is one or two
             try:
-                part = bytes(self._socket.recv(READ_BYTES))
+                more = self._socket.recv_into(self._room[size:])
             except (BlockingIOError, ssl.SSLWantReadError):
-                return b"".join(parts) if parts else None
-            if not part:
+                return bytes(self._room[:size]) if size else None
+            if not more:
                 break
-            parts.append(part)
-            size += len(part)
-        return b"".join(parts)
+            size += more
+        return bytes(self._room[:size])
 
     def _split(self, content: bytes) -> Iterator[bytes]:
-        if not self._rest_bytes and content.find(b"\n") == len(content) - 1 > 0:  # as API servers do: a line a chunk
-            self._has_lines = True
-            yield content
-            return
         first, *others = content.split(b"\n")
         self._rest.append(first)
         self._rest_bytes += len(first)

@@ -11,6 +11,7 @@ from sys import intern
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otelbpf.enrich.kubernetes import identity, objects
+from otelbpf.enrich.kubernetes.alike import Alike
 from otelbpf.enrich.kubernetes.holders import (
     ENDED_FOR_NS,
     NODE,
@@ -43,6 +44,9 @@ FINISHED = ("Succeeded", "Failed")
 class Table(Protocol):
     """Where a watch puts what it is told."""
 
+    heard_ns: int
+    """When the API was last heard before an outage, while it is told what happened meanwhile; 0: as it happens."""
+
     @property
     def kind(self) -> Any: ...
     def put(self, found: Any, now_ns: int) -> None: ...
@@ -57,6 +61,7 @@ class OwnPods:
 
     def __init__(self, settings: Kubernetes) -> None:
         self._settings = settings
+        self.heard_ns = 0
         self._by_uid: dict[str, Pod] = {}
         self._gone: deque[tuple[int, Pod]] = deque()
         self.by_cgroup_uid: dict[str, Pod] = {}
@@ -95,6 +100,7 @@ class _Held:
 
     def __init__(self, holders: Holders) -> None:
         self._holders = holders
+        self.heard_ns = 0
         self._known: dict[str, tuple[Holder, tuple[bytes, ...]]] = {}
 
     def gone(self, uid: str, now_ns: int) -> None:
@@ -107,7 +113,7 @@ class _Held:
 
     def _end(self, holder: Holder, addresses: tuple[bytes, ...], now_ns: int) -> None:
         if not holder.ends_ns:
-            self._holders.end(holder, addresses, now_ns)
+            self._holders.end(holder, addresses, now_ns, self.heard_ns)
 
     def _keep(self, holder: Holder, addresses: tuple[bytes, ...], now_ns: int) -> Holder:
         """Takes in *holder* as it is now; gives the one that stands for it."""
@@ -115,10 +121,11 @@ class _Held:
         if before is not None and (held or before.ends_ns) and addresses != held:
             # it got others: what was before stays with the old ones
             self._end(before, held, now_ns)
-            holder.begins_ns = now_ns
+            holder.begins_ns = self.heard_ns or now_ns
             before, held = None, ()
         elif before is not None:
-            holder.begins_ns, holder.ends_ns, holder.told_ns = before.begins_ns, before.ends_ns, before.told_ns
+            holder.begins_ns = max(holder.begins_ns, before.begins_ns)
+            holder.ends_ns, holder.told_ns, holder.seen_ns = before.ends_ns, before.told_ns, before.seen_ns
             if before.ends_ns or before.same(holder):  # what is over stays as it was told
                 holder = before
             elif held:
@@ -135,14 +142,38 @@ class PeerPods(_Held):
 
     kind = objects.PeerPodObject
 
+    def __init__(self, holders: Holders) -> None:
+        super().__init__(holders)
+        self._alike = Alike()
+
     def put(self, found: objects.PeerPodObject, now_ns: int) -> None:
-        status = found.status
-        addresses: tuple[bytes, ...] = ()
-        if not found.spec.host_network:  # else it has the node's, which stand for the node
-            addresses = packed_all(one.ip for one in status.pod_ips or ()) or packed_all((status.pod_ip,))
-        holder = self._keep(_pod_holder(found.metadata, found.spec.node_name or "", now_ns), addresses, now_ns)
-        if status.phase in FINISHED:
+        addresses = (
+            () if found.spec.host_network else _pod_addresses(found.status)
+        )  # else the node's, and it is the node
+        made = self._holder(found.metadata, found.spec.node_name or "", now_ns)
+        made.begins_ns = max(made.begins_ns, _said_ns(found.status.start_time, now_ns))  # no address before its kubelet
+        holder = self._keep(made, addresses, now_ns)
+        if found.status.phase in FINISHED:
             self._end(holder, addresses, now_ns)
+
+    def _holder(self, metadata: objects.RawMetadata, node: str, now_ns: int) -> Holder:
+        who = self._alike.who(metadata)
+        return Holder(
+            POD,
+            metadata.name,
+            intern(metadata.namespace),
+            metadata.uid,
+            intern(node),
+            who.workload_kind,
+            who.workload_name,
+            who.service_name,
+            who.service_namespace,
+            _made_ns(metadata, now_ns),
+        )
+
+
+def _pod_addresses(status: objects.PeerPodStatus) -> tuple[bytes, ...]:
+    return packed_all([one.ip for one in status.pod_ips or ()]) or packed_all((status.pod_ip,))
 
 
 class Nodes(_Held):
@@ -251,6 +282,7 @@ class Slices:
 
     def __init__(self, holders: Holders) -> None:
         self._holders = holders
+        self.heard_ns = 0
         self._known: dict[str, dict[bytes, Holder]] = {}
 
     def put(self, found: objects.SliceObject, now_ns: int) -> None:
@@ -261,6 +293,8 @@ class Slices:
             known = before.get(address)
             if known is not None:
                 holder.begins_ns, holder.told_ns = known.begins_ns, known.told_ns
+            elif self.heard_ns:  # the slice may have changed for others since
+                holder.begins_ns = min(holder.begins_ns, self.heard_ns)
             if known is not None and known.same(holder):
                 now[address] = known
             else:
@@ -268,12 +302,12 @@ class Slices:
                 self._holders.add(holder, (address,))
         for address, holder in before.items():
             if now.get(address) is not holder:
-                self._holders.end(holder, (address,), now_ns)
+                self._holders.end(holder, (address,), now_ns, self.heard_ns)
         self._known[uid] = now
 
     def gone(self, uid: str, now_ns: int) -> None:
         for address, holder in self._known.pop(uid, {}).items():
-            self._holders.end(holder, (address,), now_ns)
+            self._holders.end(holder, (address,), now_ns, self.heard_ns)
 
     def uids(self) -> Collection[str]:
         return self._known.keys()
@@ -305,23 +339,7 @@ def _endpoints(found: Any, now_ns: int) -> Iterable[tuple[bytes, Holder]]:
             )
 
 
-def _pod_holder(metadata: objects.Metadata, node: str, now_ns: int) -> Holder:
-    workload, service, service_namespace = identity.peer_of(metadata)
-    return Holder(
-        POD,
-        metadata.name,
-        intern(metadata.namespace),
-        metadata.uid,
-        intern(node),
-        intern(workload.kind),
-        intern(workload.name),
-        intern(service),
-        intern(service_namespace),
-        begins_ns=_made_ns(metadata, now_ns),
-    )
-
-
-def _made_ns(metadata: objects.Metadata, now_ns: int) -> int:
+def _made_ns(metadata: objects.Identified, now_ns: int) -> int:
     """When it was made; 0, not known, for what no clock can have said."""
     return _said_ns(metadata.creation_timestamp, now_ns)
 

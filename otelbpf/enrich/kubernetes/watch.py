@@ -150,7 +150,8 @@ class Watch:
         if now_s - self._heard_s > SILENT_S:
             self._can_stream = self._can_stream and self._listed is None  # a list that never ends is none
             self._fail(f"no word from the API server for {SILENT_S:.0f} s")
-        elif self.health.down_since_ns and self._listed is None and now_s - self._pace.opened_s > SETTLED_S:
+        elif self._listed is None and now_s - self._pace.opened_s > SETTLED_S:
+            self.table.heard_ns = 0
             self._well()
 
     def close(self) -> None:
@@ -158,6 +159,8 @@ class Watch:
         if self.stream is not None:
             self.stream.close()
             self.stream = None
+            silent_s = time.monotonic() - self._heard_s
+            self.table.heard_ns = self.table.heard_ns or time.time_ns() - int(silent_s * 1e9)
 
     def _query(self) -> dict[str, str]:
         ends_after_s = random.randint(*RENEWED_AFTER_S)  # noqa: S311 - no secret
@@ -195,7 +198,8 @@ class Watch:
         self._garbage = 0
         if told.type in ("ADDED", "MODIFIED"):
             self._put(told.object)
-            self._look_at_size(len(self.table.uids()))
+            if self.most:
+                self._look_at_size(len(self.table.uids()))
         elif told.type == "DELETED":
             self._change(self.table.gone, told.object.metadata.uid)
         self._passed(told.object.metadata)
@@ -231,7 +235,7 @@ class Watch:
             self._change(self.table.gone, metadata.uid)
         self._passed(metadata)
 
-    def _passed(self, metadata: objects.Metadata) -> None:
+    def _passed(self, metadata: objects.Identified) -> None:
         """Goes on from here, should the stream break; while listing there is no such place."""
         self.health.changes += 1
         if self._listed is not None:
@@ -265,6 +269,7 @@ class Watch:
         """A list is whole: what it did not bring is not there any more."""
         for uid in set(self.table.uids()) - seen:
             self._change(self.table.gone, uid)
+        self.table.heard_ns = 0
         self._version = version
         self.health.listed = True
         self.health.lists += 1
@@ -283,7 +288,8 @@ class Watch:
 
     def _ended(self) -> None:
         """The server closes a watch after its time: it goes on from where it was."""
-        lasted_s = time.monotonic() - self._pace.opened_s
+        self._heard_s = time.monotonic()
+        lasted_s = self._heard_s - self._pace.opened_s
         self.close()
         if self._listed is not None:
             self._fail("the list ended in the middle")

@@ -41,7 +41,7 @@ PODS = "/api/v1/pods"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
 SPREAD_S = 1.0
 """Half of what the agent's start waits for names by default (kubernetes.hold)."""
-LIST_PAUSE_S = 0.005
+LIST_PAUSE_S = 0.01
 """A list comes object by object, and to wake up for each would cost a third more."""
 SWEEP_S = 10.0
 STUCK_S = 45.0

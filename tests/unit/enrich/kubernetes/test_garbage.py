@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from otelbpf.config import Kubernetes
 from otelbpf.enrich.kubernetes.access import Access
 from otelbpf.enrich.kubernetes.api import Api
-from otelbpf.enrich.kubernetes.holders import Holders, packed
+from otelbpf.enrich.kubernetes.holders import NS_PER_S, Holders, packed
 from otelbpf.enrich.kubernetes.identity import container_facts
 from otelbpf.enrich.kubernetes.listing import Resource
 from otelbpf.enrich.kubernetes.refusals import ApiError
@@ -194,3 +195,29 @@ def test_what_annotations_say_has_a_bound():
     facts = container_facts(own.table.by_cgroup_uid["u1"], "")  # type: ignore[attr-defined]
     assert len([name for name in facts if name.startswith("key.")]) == 64
     assert "long" not in facts
+
+
+def test_a_watch_knows_since_when_it_has_heard_nothing():
+    """Until a new list is complete, or a watch that goes on has had time to tell."""
+    _, peers, *_ = watches()
+    tell(peers, told("ADDED"))
+    assert peers.table.heard_ns == 0
+    peers._heard_s -= 50
+    peers._fail("away")
+    heard_ns = peers.table.heard_ns
+    assert 50 * NS_PER_S <= time.time_ns() - heard_ns < 80 * NS_PER_S
+    peers._listed = set()
+    tell(peers, told("ADDED"))
+    peers._fail("away again")
+    assert peers.table.heard_ns == heard_ns
+    peers._complete({"u1"}, "8")
+    assert peers.table.heard_ns == 0
+
+    tell(peers, told("ADDED"))
+    peers._fail("away")
+    tell(peers)
+    peers._pace.opened()
+    peers.check(time.monotonic())
+    assert peers.table.heard_ns > 0
+    peers.check(time.monotonic() + 2)
+    assert peers.table.heard_ns == 0

@@ -60,6 +60,40 @@ def test_who_had_it(claims, at_s, wanted):
     assert (found.name if found else None) == wanted
 
 
+def outage(*, uids=("1", "2"), **both):
+    """A was heard of until 100 s; at 300 s the API told that it is gone, and that B, made at 200 s, has its address."""
+    first = Holder(POD, "a", uid=uids[0], begins_ns=50 * S, told_ns=51 * S, ends_ns=300 * S, seen_ns=100 * S, **both)
+    return first, Holder(POD, "b", uid=uids[1], begins_ns=200 * S, told_ns=300 * S, **both)
+
+
+@pytest.mark.parametrize(
+    ("at_s", "wanted"),
+    [(60, "a"), (100, "a"), (150, "a"), (189, "a"), (190, ""), (250, ""), (299, ""), (300, "b"), (400, "b")],
+)
+def test_an_address_that_changed_hands_while_the_server_was_away(at_s, wanted):
+    """B cannot have had it before it was made (clocks may differ by 10 s); from then on until it is told, either may."""
+    for claims in permutations(outage(namespace="shop")):
+        found = held_by(claims, at_s * S)
+        assert (found.kind, found.name, found.namespace) == (POD, wanted, "shop")
+
+
+def test_what_both_say_is_true_whoever_of_them_it_was():
+    common = {"node": "n1", "workload_kind": "Deployment", "workload_name": "web", "service_name": "web"}
+    found = held_by(outage(**common), 250 * S)
+    assert {field: getattr(found, field) for field in ("name", "uid", *common)} == {"name": "", "uid": "", **common}
+    first, second = outage(**common)
+    second.workload_kind, second.service_namespace = "StatefulSet", "other"
+    found = held_by((first, second), 250 * S)
+    assert (found.workload_kind, found.workload_name, found.service_name, found.node) == ("", "", "", "n1")
+
+
+def test_one_pod_of_which_two_tell_is_known_and_two_kinds_of_thing_have_nothing_in_common():
+    assert held_by(outage(uids=("1", "1")), 250 * S).uid == "1"
+    first, second = outage()
+    second.kind = "service"
+    assert held_by((first, second), 250 * S) is None
+
+
 def test_services_that_share_an_address_are_told_apart_by_port():
     claims = [holder("web", 1, ports=(80, 443)), holder("mail", 2, ports=(25,))]
     assert held_by(claims, 100 * S, 443).name == "web"
@@ -111,6 +145,38 @@ def test_an_address_that_changes_hands():
     pods.gone("2", made_ns + 500 * S)
     holders.sweep(made_ns + 501 * S + ENDED_FOR_NS)
     assert len(holders) == 0
+
+
+def test_a_pod_has_no_address_before_its_kubelet_knows_of_it():
+    holders, made_ns = Holders(), 1_795_132_800 * S
+    pods = PeerPods(holders)
+    pods.put(pod("a", "1", None), made_ns)
+    pods.put(pod("a", "1", "10.0.0.1", startTime="2026-11-20T00:01:00Z"), made_ns + 90 * S)
+    assert holders.of(ADDRESS)[0].begins_ns == made_ns + 60 * S
+
+
+@pytest.mark.parametrize("kind", ["pods", "slices"])
+def test_what_is_told_after_an_outage_may_have_happened_during_it(kind):
+    holders, made_ns = Holders(), 1_795_132_800 * S
+    table = PeerPods(holders) if kind == "pods" else Slices(holders)
+
+    def tell(name, address, at_ns):
+        if kind == "pods":
+            return table.put(pod(name, name, address), at_ns)
+        target = {"kind": "Pod", "name": name, "namespace": "shop", "uid": name}
+        told = {"metadata": {"name": "s", "uid": "s"}, "endpoints": [{"addresses": [address], "targetRef": target}]}
+        return table.put(msgspec.convert(told, objects.SliceObject), at_ns)
+
+    tell("a", "10.0.0.1", made_ns + 5 * S)
+    table.heard_ns = made_ns + 60 * S
+    tell("a", "10.0.0.9", made_ns + 300 * S)
+    if kind == "slices":
+        tell("b", "10.0.0.1", made_ns + 300 * S)
+        (_, second) = holders.of(ADDRESS)
+        assert second.begins_ns == made_ns + 60 * S
+    first, new = holders.of(ADDRESS)[0], holders.of(packed("10.0.0.9"))[0]
+    assert (first.name, first.seen_ns, first.ends_ns) == ("a", made_ns + 60 * S, made_ns + 300 * S)
+    assert (new.begins_ns, new.told_ns) == (made_ns + 60 * S, made_ns + 300 * S)
 
 
 def test_a_finished_pod_has_given_its_address_back_and_one_on_the_hosts_network_never_had_it():

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from otelbpf.config import Kubernetes
-from otelbpf.enrich.kubernetes import identity, objects
+from otelbpf.enrich.kubernetes import alike, identity, objects
 
 NO_SETTINGS = Kubernetes()
 DECODER = objects.decoder(objects.PodObject)
@@ -165,3 +165,44 @@ def test_labels_and_annotations_are_carried_within_bounds():
 def test_a_static_pod_is_known_by_the_uid_in_its_cgroup():
     found = pod({"annotations": {"kubernetes.io/config.hash": "hash", "kubernetes.io/config.mirror": "hash"}})
     assert (found.uid, found.cgroup_uid) == ("u1", "hash")
+
+
+def peer(name="web-7d9f-a", **metadata):
+    made = {"name": name, "namespace": "shop", "uid": "u", **metadata}
+    return objects.decoder(objects.RawMetadata).decode(json.dumps(made))
+
+
+def test_pods_that_say_the_same_are_of_the_same_workload_and_others_are_not():
+    """Each is what it is by itself, whoever was looked at before; the letters of a name may be escaped."""
+    owner = [{"kind": "ReplicaSet", "name": "web-7d9f", "controller": True}]
+    alone = [{"kind": "Strange", "name": "x", "controller": True}]
+    labels = {"pod-template-hash": "7d9f"}
+    said = {"resource.opentelemetry.io/service.name": "checkout"}
+    pods = [
+        *(peer(name, ownerReferences=owner, labels=labels) for name in ("web-7d9f-a", "web-7d9f-b")),
+        peer("c", ownerReferences=owner),
+        peer("d", ownerReferences=owner, labels=labels, namespace="other"),
+        peer("e", ownerReferences=owner, labels=labels, annotations={"cni.example.org/ip": "10.0.0.1"}),
+        peer("f", ownerReferences=owner, labels=labels, annotations=said),
+        *(peer(name, ownerReferences=alone) for name in ("g", "h")),
+        *(peer(name) for name in ("i", "j")),
+        *(peer(name, ownerReferences=[{"kind": "Job", "name": "run-28000000"}], creationTimestamp=made)
+          for name, made in (("k", "2023-03-28T18:40:00Z"), ("l", "2026-11-20T00:00:00Z"))),
+    ]  # fmt: skip
+    escaped = json.dumps({"name": "m", "uid": "u", "annotations": said}).replace("resource.", "\\u0072esource.")
+    pods.append(objects.decoder(objects.RawMetadata).decode(escaped))
+    together = alike.Alike()
+    for pod in [*pods, *pods]:
+        workload, service, namespace = identity.peer_of(pod.read())
+        assert together.who(pod) == (*workload, service, namespace)
+    assert [together.who(pod).service_name for pod in (pods[5], pods[-1])] == ["checkout", "checkout"]
+
+
+def test_what_is_remembered_of_workloads_has_a_bound():
+    together = alike.Alike()
+    for number in range(2 * alike.WORKLOADS + 3):
+        owner = [{"kind": "DaemonSet", "name": f"d{number}", "controller": True}]
+        together.who(peer(ownerReferences=owner))
+        together.who(peer(ownerReferences=owner, labels={"long": "x" * alike.WORDS_BYTES}))
+    assert 0 < len(together._known) <= alike.WORKLOADS
+    assert max(sum(map(len, said)) for said in together._known) <= alike.WORDS_BYTES

@@ -37,8 +37,13 @@ def library() -> Any:
 
 
 def address_of(array: NDArray[Any]) -> int:
-    """Where *array*, which must be contiguous and writable, begins; for as long as somebody holds it.
+    """Where *array*, which must be contiguous, begins; for as long as somebody holds it.
 
-    By a buffer's first byte: numpy's own ways to say it (`ctypes.data`) take four times as long.
+    By the first byte of its buffer: numpy's own way to say it takes four times as long, but it is the only one where
+    the buffer is read-only.
     """
-    return c.addressof(c.c_char.from_buffer(array.data)) if array.size else 0
+    if not array.size:
+        return 0
+    if not array.flags.writeable:
+        return array.ctypes.data
+    return c.addressof(c.c_char.from_buffer(array.data))

@@ -113,7 +113,7 @@ class Strands:
         """Where *values* are from now on until this is gone."""
         if values is None:
             return 0
-        if not values.flags.c_contiguous or not values.flags.writeable:
+        if not values.flags.c_contiguous:
             values = values.copy()
         self._held.append(values)
         return address_of(values)

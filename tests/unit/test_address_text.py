@@ -49,3 +49,8 @@ def test_a_member_of_a_struct() -> None:
 @given(st.lists(st.integers(0, 0xFFFF), max_size=40))
 def test_ports(ports: list[int]) -> None:
     assert Part(port_words(np.array(ports, ">u2"))).texts() == [str(port).encode() for port in ports]
+
+
+def test_a_column_that_may_not_be_written() -> None:
+    column, ports = np.frombuffer(packed("10.1.2.3"), "V16"), np.frombuffer(b"\x35\x00", "<u2")
+    assert (texts(column), Part(port_words(ports)).texts()) == (["10.1.2.3"], [b"53"])

@@ -15,7 +15,7 @@ import numpy as np
 
 from otelbpf.batch import Categorical, Facts
 from otelbpf.enrich.caches import Made, Memory
-from otelbpf.enrich.distinct import distinct
+from otelbpf.enrich.distinct import distinct, distinct_together
 from otelbpf.signals import names
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Executables:
         linked = np.array([executable in self._links for executable, _ in pairs], bool)
         if None not in known and not linked.any():
             return Categorical(found.codes, [facts for facts in known if facts is not None])
-        return self._one_by_one(found.codes, known, linked, comms, pids, executables)
+        return self._by_name(found.codes, known, linked, comms, pids, executables)
 
     def counters(self) -> Counters:
         return self._known.counters()
@@ -117,7 +117,7 @@ class Executables:
         self._known[executable] = facts = _by_path(path)
         return facts
 
-    def _one_by_one(
+    def _by_name(
         self,
         codes: NDArray[np.intp],
         known: Sequence[Facts | None],
@@ -126,20 +126,24 @@ class Executables:
         pids: NDArray[np.uint32],
         executables: NDArray[np.uint64],
     ) -> Categorical:
-        """The rows whose executable is not known, or has several names, are looked at one by one."""
-        single = (np.array([facts is None for facts in known], bool) | linked)[codes]
-        values: list[Facts] = [facts or Facts() for facts in known]
+        """Where the executable is not known, or has several names, the process and what it calls itself tell too."""
+        rows = np.flatnonzero((np.array([facts is None for facts in known], bool) | linked)[codes])
         several = linked[codes]
-        codes = codes.copy()
+        values: list[Facts] = [facts or Facts() for facts in known]
         place: dict[int, int] = {}
-        for row in np.flatnonzero(single).tolist():
+        halves = np.ascontiguousarray(comms[rows]).view(np.uint64).reshape(-1, 2)
+        found = distinct_together((executables[rows], pids[rows].astype(np.uint64), halves[:, 0], halves[:, 1]))
+        places = []
+        for row in rows[found.rows].tolist():
             pid, comm = int(pids[row]), comms[row]
             facts = self._linked(int(executables[row]), pid, comm) if several[row] else self._by_pid(pid)
             facts = facts or self._by_comm.of(comm)
             if id(facts) not in place:
                 place[id(facts)] = len(values)
                 values.append(facts)
-            codes[row] = place[id(facts)]
+            places.append(place[id(facts)])
+        codes = codes.copy()
+        codes[rows] = np.array(places, np.intp)[found.codes]
         return Categorical(codes, values)
 
     def _linked(self, executable: int, pid: int, comm: bytes) -> Facts | None:

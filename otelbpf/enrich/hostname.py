@@ -68,7 +68,8 @@ class _Name:
         if asked.first_ns > self.ends_ns:  # a gap: connections of the time before it may still be told of
             self.earlier = (self.begins_ns, self.ends_ns)
             self.begins_ns = asked.first_ns
-        self.begins_ns = min(self.begins_ns, asked.first_ns)
+        elif asked.first_ns < self.begins_ns:
+            self.begins_ns = asked.first_ns
         if asked.last_ns > self.asked_ns:
             self.asked_ns, self.pid = asked.last_ns, asked.pid
         self.ends_ns = max(self.ends_ns, asked.ends_ns)
@@ -157,7 +158,8 @@ class HostNames:
             strict=True,
         )
         for question, answer, netns, pid, first_ns, last_ns in rows:
-            lesson = _lesson(questions.values[question], answers.values[answer])
+            facts = answers.values[answer]
+            lesson = facts.encoded[_Lesson] if _Lesson in facts.encoded else _lesson(questions.values[question], facts)
             if lesson is not None:
                 asked = _Asked(pid, first_ns, last_ns, last_ns + lesson.holds_ns)
                 for address in lesson.addresses:
@@ -182,9 +184,10 @@ class HostNames:
         return self._fixed.counters()
 
     def _address(self, netns: int, address: bytes) -> _Address:
-        known = self._known.get((netns, address))
-        if known is None:
-            known = self._known[netns, address] = _Address()
+        key = netns, address
+        if key in self._known:  # cachetools' get() costs twice as much
+            return self._known[key]
+        known = self._known[key] = _Address()
         return known
 
     def _take_fixed(self, batch: Batch, found: _Found) -> NDArray[np.bool_]:
@@ -271,13 +274,10 @@ def _first_and_last(times_ns: NDArray[np.uint64], alike: Distinct) -> tuple[list
 
 def _lesson(question: Facts, answer: Facts) -> _Lesson | None:
     """Kept with the answer, which is that to one question only."""
-    if _Lesson not in answer.encoded:
-        addresses, name = answer.get(names.DNS_ANSWERS), question.get(names.DNS_QUESTION_NAME)
-        holds_ns = answer.get(names.OTELBPF_DNS_TTL, 0) * NS_PER_S + MARGIN_NS
-        answer.encoded[_Lesson] = (
-            _Lesson(name.lower(), tuple(map(_packed, addresses)), holds_ns) if addresses and name else None
-        )
-    lesson: _Lesson | None = answer.encoded[_Lesson]
+    addresses, name = answer.get(names.DNS_ANSWERS), question.get(names.DNS_QUESTION_NAME)
+    holds_ns = answer.get(names.OTELBPF_DNS_TTL, 0) * NS_PER_S + MARGIN_NS
+    lesson = _Lesson(name.lower(), tuple(map(_packed, addresses)), holds_ns) if addresses and name else None
+    answer.encoded[_Lesson] = lesson
     return lesson
 
 

@@ -86,7 +86,10 @@ class Blocks:
         if not isinstance(column, Categorical):
             return None
         codes, things = occurring(column)
-        return blocks_of([self.encoded(facts) for facts in things], codes)
+        blocks: list[Any] = [facts.encoded.get(self) for facts in things]  # a call for each would cost as much again
+        if None in blocks:
+            blocks = [self.encoded(facts) for facts in things]
+        return blocks_of(blocks, codes)
 
 
 def blocks_of(blocks: Sequence[bytes], codes: NDArray[np.intp]) -> Part:

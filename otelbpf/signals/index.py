@@ -118,8 +118,11 @@ class Index:
         missing = np.flatnonzero(self._key_of[slots] != keys)
         if len(missing):
             slots[missing] = self._searched(keys[missing])
-            for position in missing[slots[missing] < 0].tolist():
-                slots[position] = self._slot_for(int(keys[position]), batch, int(rows[position]))
+            unplaced = missing[slots[missing] < 0]
+            redirected = map(self._redirected.get, keys[unplaced].tolist())  # where names have no end these are most
+            for position, slot in zip(unplaced.tolist(), list(redirected), strict=True):
+                found = self._slot_for(int(keys[position]), batch, int(rows[position])) if slot is None else slot
+                slots[position] = found
             self._remember()
             self._recent[(keys >> self._shift).astype(np.intp)] = slots
         return slots

@@ -109,7 +109,10 @@ class KnownPart:
         if not isinstance(column, Categorical):
             return np.full(len(batch), self.key(NOTHING), np.uint64)
         codes, things = occurring(column)
-        return np.fromiter(map(self.key, things), np.uint64, len(things))[codes]
+        keys: list[Any] = [facts.encoded.get(self) for facts in things]
+        if None in keys:
+            keys = list(map(self.key, things))
+        return np.array(keys, np.uint64)[codes]
 
     def key(self, facts: Facts) -> int:
         key: int | None = facts.encoded.get(self)

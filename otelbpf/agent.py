@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from otelbpf import ledger, stages
-from otelbpf.conveyor import Conveyor, Timer
+from otelbpf.conveyor import Conveyor, Timer, pace_s
 from otelbpf.enrich import Enrichment, kubernetes
 from otelbpf.enrich.kubernetes.cluster import Recorder as ClusterRecorder
 from otelbpf.enrich.machine import Machine
@@ -150,10 +150,13 @@ def _start(open_: ExitStack, config: Config, record: Path | None, wish: Wish | N
         watcher.wait(config.kubernetes.hold)  # what exists already, and what comes first, finds its names
     node.adopt()
     collecting = Timer(config.metrics.interval, node.collect)
-    conveyor = open_.enter_context(Conveyor(node.tick, [collecting, *_timers(node, line)], drain.arrived, drain.plenty))
+    timers = [collecting, *_timers(node, line)]
+    apart_s = pace_s(on_disk=outputs.keep_on_disk)
+    conveyor = open_.enter_context(Conveyor(node.tick, timers, drain.arrived, drain.plenty, apart_s))
 
     own = [drain.pulse, conveyor.pulse, *([] if watcher is None else [watcher.pulse])]
-    guarding = guards(config, bounds, outputs, line.logs.sampling, conveyor.pace, lambda: [*own, *outputs.pulses()])
+    sampling = line.logs.sampling
+    guarding = guards(config, bounds, outputs, sampling, conveyor.slow_down, lambda: [*own, *outputs.pulses()])
     left_out = [probe for probe in PROBES if probe not in stages.enabled(config)]
     numbers = OwnNumbers(statuses(tried, left_out), node, line, outputs, guarding, watcher)
     telemetry = Telemetry(config, outputs, numbers, host_name=host_name, host_id=host_id, environ=os.environ)

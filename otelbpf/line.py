@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from otelbpf.signals.metrics import Metrics
     from otelbpf.source import Rows, Source
 
-PIECE_ROWS = 8192
+PIECE_ROWS = 16384
 """Rows that are taken the way together: what is done once a piece is shared by so many. After a stall a tick may bring
 a hundred times as many."""
 

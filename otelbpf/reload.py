@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from otelbpf.config.changes import Changes, changes
+from otelbpf.conveyor import pace_s
 from otelbpf.errors import ConfigError, OtelbpfError
 from otelbpf.export.exchange import Exchange
 from otelbpf.filters import kernel_filters
@@ -96,6 +97,7 @@ class Reload:
                 self._change_kernel(found)
                 running.line.follow(config)
                 exchange.take_place(deadline)
+                running.conveyor.pace(pace_s(on_disk=running.outputs.keep_on_disk))
                 running.collecting.every(config.metrics.interval)
             self.config = config
         running.telemetry.follow(config, deadline)

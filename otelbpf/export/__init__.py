@@ -176,6 +176,11 @@ class Exporters:
         """(exporter, signal) → how full its queue is."""
         return {(member.name, signal): size for member in self._all() for signal, size in member.sizes().items()}
 
+    @property
+    def keep_on_disk(self) -> bool:
+        """Whether one of them does."""
+        return any(member.spool_size() is not None for member in self.members)
+
     def pulses(self) -> list[Pulse]:
         """Those of all threads that export."""
         return [pulse for member in self.members for pulse in member.pulses()]

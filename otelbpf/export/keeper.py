@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("otelbpf.export")
 
 WRITE_DELAY_S = 0.03
-"""An answer that comes sooner saves two writes. With the line's own tenth of a second it stays well below 200 ms."""
+"""An answer that comes sooner saves two writes. With the tenth of a second that the line takes then it stays well below 200 ms."""
 WRITE_BYTES = 4 * 2**20
 """Of one transaction, about: it waits in memory a second time."""
 IDLE_S = 10.0

@@ -164,12 +164,12 @@ def guards(
     bounds: Sequence[memory.Bound],
     outputs: Exporters,
     sampling: Sampling,
-    pace: Callable[[float], None],
+    slow_down: Callable[[float], None],
     pulses: Callable[[], Iterable[Pulse]],
 ) -> Guards:
-    """The guards that *config* asks for, not yet turning; *bounds* are those of memory, *pace* sets the time
-    between two ticks of the line, *pulses* are those of the stages."""
-    shedding = Shedding(outputs, sampling, pace)
+    """The guards that *config* asks for, not yet turning; *bounds* are those of memory, *slow_down* sets the
+    least time between two ticks of the line, *pulses* are those of the stages."""
+    shedding = Shedding(outputs, sampling, slow_down)
     made = []
     if bounds:
         steps = memory_steps(config.metrics.temporality)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from otelbpf.conveyor import TICK_S
 from otelbpf.kernel.allocator import Trimming
 from otelbpf.signals.sampling import EVERYTHING, STEPS_DOWN, TOTALS, Detail, Due
 
@@ -35,7 +34,7 @@ class Step(NamedTuple):
 
 
 CPU_STEPS = (
-    Step("everything", "every record is made again, within a tenth of a second"),
+    Step("everything", "every record is made again, within a quarter of a second"),
     Step("batched", "records are made every half second, more at a time"),
     Step("sampled", "one in 10 of the records of what went well is made"),
     Step("sparse", "one in 100 of the records of what went well, and one in 10 of what failed, is made"),
@@ -57,9 +56,9 @@ def memory_steps(temporality: str) -> Sequence[Step]:
 class Shedding:
     """Carries the levels of both guards out. Called by one thread."""
 
-    def __init__(self, outputs: Exporters, sampling: Sampling, pace: Callable[[float], None]) -> None:
-        """*pace* sets the time between two ticks of the line."""
-        self._pace = pace
+    def __init__(self, outputs: Exporters, sampling: Sampling, slow_down: Callable[[float], None]) -> None:
+        """*slow_down* sets the least time between two ticks of the line."""
+        self._slow_down = slow_down
         self._outputs = outputs
         self._sampling = sampling
         self._trim = Trimming()
@@ -74,7 +73,7 @@ class Shedding:
 
     def cpu(self, level: int) -> None:
         """From now on *level* of CPU_STEPS holds."""
-        self._pace(LONG_TICK_S if level else TICK_S)
+        self._slow_down(LONG_TICK_S if level else 0.0)
         self._due(CPU_LIMIT, STEPS_DOWN[max(0, level - 1)])
 
     def _due(self, limit: str, detail: Detail) -> None:

@@ -24,14 +24,14 @@ _POLL_MS = 1000
 _COALESCE_S = 0.010
 """A wake-up costs the traced application 5 µs, so there is at most one a tick; also the wait for a busy head."""
 _LOOK_S = 0.002
-_SLICE_BYTES = 4 << 20
+_SLICE_BYTES = 8 << 20
 """What is taken together; a stage needs several times as much for what it finds out about it."""
 _NICENESS = -10
 """A ring holds less than a tenth of a second of the most that a node may see, and on a node whose cores are all busy a
 thread may wait longer than that for its turn. This one needs 2 % of a core."""
 
 
-PLENTY_BYTES = 4 << 20
+PLENTY_BYTES = 8 << 20
 """So much that waiting for more is not worth it: thousands of the largest events."""
 
 Slice = list[tuple[int, bytes]]

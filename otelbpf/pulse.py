@@ -21,7 +21,8 @@ class Pulse:
 
     def beat(self, allowed_s: float = 0.0) -> None:
         """A piece of work begins, which may well take *allowed_s*."""
-        self.thread = threading.current_thread()
+        if self.thread is None:
+            self.thread = threading.current_thread()
         self._allowed_s = allowed_s
         self._since_s = time.monotonic()
 

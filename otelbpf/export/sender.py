@@ -303,7 +303,9 @@ class Sender:
             self._news.lost(signal, self._queue.room(signal).reason, overflow)
 
     def _backoff(self, signal: str) -> Backoff:
-        return self._backoffs.setdefault(signal, Backoff(self._retry))
+        if signal not in self._backoffs:  # one made in vain would be asked of the kernel's generator, each time
+            self._backoffs[signal] = Backoff(self._retry)
+        return self._backoffs[signal]
 
     def _answered(self, signal: str) -> None:
         self._backoff(signal).reset()

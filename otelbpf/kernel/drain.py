@@ -23,6 +23,8 @@ _POLL_MS = 1000
 """Bounded, because a commit that races our consumer position may go unnotified."""
 _COALESCE_S = 0.010
 """A wake-up costs the traced application 5 µs, so there is at most one a tick; also the wait for a busy head."""
+_BUSY_BYTES = 4 << 10
+"""Read in one tick, it means that there will be more in the next: to ask the kernel would cost as much as to read it."""
 _LOOK_S = 0.002
 _SLICE_BYTES = 8 << 20
 """What is taken together; a stage needs several times as much for what it finds out about it."""
@@ -55,6 +57,7 @@ class Drain:
 
     def __init__(self, sources: Sequence[Source], capacity_bytes: int) -> None:
         self.sources = tuple(sources)
+        self._rings = [source.ring for source in self.sources]
         self.shed = [0] * len(self.sources)
         """Events thrown away here, by source."""
         self.arrived = threading.Event()
@@ -69,6 +72,7 @@ class Drain:
         self.ticks = 0
         """How often the rings have been read: what has a lower number is complete."""
         self._waiting_bytes = [0] * len(self.sources)
+        self._stopping = False
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
         self._read_up_to = [0] * len(self.sources)
@@ -93,6 +97,7 @@ class Drain:
 
     def stop(self) -> None:
         """Reads all that the rings hold now, once, and ends; what it read can still be taken. May be called twice."""
+        self._stopping = True
         os.eventfd_write(self._stop_fd, 1)
         self._thread.join()
 
@@ -142,11 +147,12 @@ class Drain:
     def _run(self) -> None:
         _be_first_in_line()
         try:
+            busy = False
             self.pulse.rest()
-            while not self._stop_asked():
+            while not (self._stopping if busy else self._stop_asked()):
                 self.pulse.beat()
                 time.sleep(_COALESCE_S)
-                self._tick()
+                busy = self._tick() >= _BUSY_BYTES
                 self.pulse.rest()
             self._tick()
             self.pulse.end()
@@ -159,22 +165,23 @@ class Drain:
     def _stop_asked(self) -> bool:
         return any(fd == self._stop_fd for fd, _event in self._poller.poll(_POLL_MS))
 
-    def _tick(self) -> None:
+    def _tick(self) -> int:
+        """Gives the bytes that there were."""
         # Up to where the producers are now: chasing them would never end, and costs 25 times as much a record.
-        limits = [source.ring.producer for source in self.sources]
-        something = False
-        for index, (source, limit) in enumerate(zip(self.sources, limits, strict=True)):
-            drain = source.ring.drain
-            while (records := drain(limit)) is not None:
+        limits = [ring.producer for ring in self._rings]
+        read_bytes = 0
+        for index, (ring, limit) in enumerate(zip(self._rings, limits, strict=True)):
+            while ring.position < limit and (records := ring.drain(limit)) is not None:
                 if records:
                     self._keep(index, records)
-                    something = True
+                    read_bytes += len(records)
         self.ticks += 1
         self._read_up_to = limits
-        if something:
+        if read_bytes:
             self.arrived.set()
         if sum(self._waiting_bytes) >= PLENTY_BYTES:
             self.plenty.set()
+        return read_bytes
 
     def _keep(self, index: int, records: bytes) -> None:
         with self._lock:

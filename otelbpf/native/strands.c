@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Messages of unequal length, one behind the other: those of a batch are laid like ropes, from strands that run through
  * all of them. `otelbpf_measure` looks at everything first and refuses what would lead out of the memory that it was
- * given; `otelbpf_write` relies on that. */
+ * given; `otelbpf_lay` relies on that. */
 #include "native.h"
 
 #define MAX_DEPTH 4
+#define BLOCK_ROWS 16
 #define REFUSED (-1)
 
 enum kind {
@@ -26,6 +27,13 @@ struct strand {
 	const int64_t *lengths; /* of each word; NULL: all of them are `step` long */
 	const int64_t *codes;   /* NULL: row i has word i */
 	const uint8_t *known;   /* the rows that have head and word; NULL: all */
+};
+
+/* What was measured. */
+struct messages {
+	const struct strand *strands;
+	int64_t count;          /* of strands */
+	const int64_t *lengths; /* of each message */
 };
 
 static inline int64_t word_of(const struct strand *strand, int64_t row)
@@ -53,7 +61,7 @@ static inline int64_t varint_length(uint64_t number)
 
 static inline bool fits(int64_t length, int64_t width)
 {
-	return width >= 1 && width <= 8 && !(length >> (7 * width));
+	return width >= 1 && !(length >> (7 * width));
 }
 
 /* The bytes of a row's word. */
@@ -74,34 +82,26 @@ static inline int64_t measured(const struct strand *strand, int64_t row)
 	return strand->kind == HEX ? 2 * length : length;
 }
 
-static int64_t measured_row(const struct strand *strands, int64_t count, int64_t row)
+/* Whether all rows have as many bytes of the strand. */
+static inline bool is_constant(const struct strand *strand)
 {
-	int64_t total = 0, begun[MAX_DEPTH], width[MAX_DEPTH], depth = 0;
+	return !strand->known && (!strand->words || (strand->kind != INTEGER && !strand->lengths && !strand->codes));
+}
 
-	for (const struct strand *strand = strands; strand < strands + count; strand++) {
+/* Adds the bytes of each row's head and word. */
+static bool added(const struct strand *strand, int64_t rows, int64_t *lengths)
+{
+	for (int64_t row = 0; row < rows; row++) {
 		int64_t length;
 
 		if (strand->known && !strand->known[row])
 			continue;
-		total += strand->head_length;
-		if (strand->kind == OPEN) {
-			if (depth == MAX_DEPTH)
-				return REFUSED;
-			total += strand->step;
-			width[depth] = strand->step;
-			begun[depth++] = total;
-		} else if (strand->kind == CLOSE) {
-			if (!depth || !fits(total - begun[depth - 1], width[depth - 1]))
-				return REFUSED;
-			depth--;
-		} else {
-			length = measured(strand, row);
-			if (length < 0)
-				return REFUSED;
-			total += length;
-		}
+		length = measured(strand, row);
+		if (length < 0)
+			return false;
+		lengths[row] += strand->head_length + length;
 	}
-	return depth ? REFUSED : total;
+	return true;
 }
 
 /* Short runs are most: a call for each would take longer than the copy. */
@@ -157,55 +157,178 @@ static inline void length_written(uint8_t *to, int64_t width, uint64_t length)
 	to[width - 1] = length & 0x7f;
 }
 
-static uint8_t *row_written(const struct strand *strands, int64_t count, int64_t row, uint8_t *to)
-{
-	uint8_t *begun[MAX_DEPTH];
-	int64_t width[MAX_DEPTH], depth = 0;
+/* Rows that are written together, strand by strand: what a strand is like is looked at once for all of them, and what
+ * they take stays in the cache nearest to the core. */
+struct block {
+	int64_t first, rows, depth;
+	uint8_t *at[BLOCK_ROWS];
+	uint8_t *begun[MAX_DEPTH][BLOCK_ROWS];
+	int64_t width[MAX_DEPTH];
+};
 
-	for (const struct strand *strand = strands; strand < strands + count; strand++) {
+static void words_written(const struct strand *strand, struct block *block)
+{
+	for (int64_t index = 0, row = block->first; index < block->rows; index++, row++) {
+		uint8_t *to = block->at[index];
 		int64_t word;
 
 		if (strand->known && !strand->known[row])
 			continue;
-		if (strand->kind == CLOSE) {
-			depth--;
-			length_written(begun[depth] - width[depth], width[depth], to - begun[depth]);
-			continue;
-		}
-		if (strand->kind == INTEGER) {
-			to = integer_written(to, strand, number_of(strand, word_of(strand, row)));
-			continue;
-		}
 		to = copied(to, strand->head, strand->head_length);
-		if (strand->kind == OPEN) {
-			to += strand->step;
-			width[depth] = strand->step;
-			begun[depth++] = to;
-		} else if (strand->words) {
+		if (strand->words) {
 			word = word_of(strand, row);
-			if (strand->kind == HEX)
-				to = hex_written(to, strand->words + word * strand->step, length_of(strand, word));
-			else
-				to = copied(to, strand->words + word * strand->step, length_of(strand, word));
+			to = copied(to, strand->words + word * strand->step, length_of(strand, word));
 		}
+		block->at[index] = to;
+	}
+}
+
+static void hexes_written(const struct strand *strand, struct block *block)
+{
+	for (int64_t index = 0, row = block->first; index < block->rows; index++, row++) {
+		uint8_t *to = block->at[index];
+		int64_t word;
+
+		if (strand->known && !strand->known[row])
+			continue;
+		word = word_of(strand, row);
+		to = copied(to, strand->head, strand->head_length);
+		block->at[index] = hex_written(to, strand->words + word * strand->step, length_of(strand, word));
+	}
+}
+
+static void integers_written(const struct strand *strand, struct block *block)
+{
+	for (int64_t index = 0, row = block->first; index < block->rows; index++, row++) {
+		if (strand->known && !strand->known[row])
+			continue;
+		block->at[index] = integer_written(block->at[index], strand, number_of(strand, word_of(strand, row)));
+	}
+}
+
+static void opened(const struct strand *strand, struct block *block)
+{
+	for (int64_t index = 0; index < block->rows; index++) {
+		block->at[index] = copied(block->at[index], strand->head, strand->head_length) + strand->step;
+		block->begun[block->depth][index] = block->at[index];
+	}
+	block->width[block->depth++] = strand->step;
+}
+
+static void closed(const struct strand *strand, struct block *block)
+{
+	int64_t width = block->width[--block->depth];
+
+	for (int64_t index = 0; index < block->rows; index++) {
+		uint8_t *begun = block->begun[block->depth][index];
+
+		length_written(begun - width, width, block->at[index] - begun);
+		block->at[index] = copied(block->at[index], strand->head, strand->head_length);
+	}
+}
+
+static void block_written(const struct strand *strands, int64_t count, struct block *block)
+{
+	for (const struct strand *strand = strands; strand < strands + count; strand++) {
+		switch (strand->kind) {
+		case OPEN:
+			opened(strand, block);
+			break;
+		case CLOSE:
+			closed(strand, block);
+			break;
+		case INTEGER:
+			integers_written(strand, block);
+			break;
+		case HEX:
+			hexes_written(strand, block);
+			break;
+		default:
+			words_written(strand, block);
+		}
+	}
+}
+
+/* The rows from `first` to before `last`, which take as many bytes as they were measured. */
+static uint8_t *rows_written(const struct messages *messages, int64_t first, int64_t last, uint8_t *to)
+{
+	for (; first < last; first += BLOCK_ROWS) {
+		struct block block;
+
+		block.first = first;
+		block.rows = last - first < BLOCK_ROWS ? last - first : BLOCK_ROWS;
+		block.depth = 0;
+		for (int64_t index = 0; index < block.rows; index++) {
+			block.at[index] = to;
+			to += messages->lengths[first + index];
+		}
+		block_written(messages->strands, messages->count, &block);
 	}
 	return to;
 }
 
-/* The bytes of each of so many rows; REFUSED if a strand is not what it should be. */
+/* Whether each OPEN has its CLOSE; if so, the fewest bytes that a length has. */
+static int64_t narrowest_width(const struct strand *strands, int64_t count)
+{
+	int64_t depth = 0, narrowest = 8;
+
+	for (const struct strand *strand = strands; strand < strands + count; strand++) {
+		if (strand->kind > CLOSE || ((strand->kind == INTEGER || strand->kind == HEX) && !strand->words))
+			return REFUSED;
+		if (strand->kind != OPEN && strand->kind != CLOSE)
+			continue;
+		depth += strand->kind == OPEN ? 1 : -1;
+		if (depth < 0 || depth > MAX_DEPTH || strand->known || strand->words)
+			return REFUSED;
+		if (strand->kind == OPEN && (strand->step < 1 || strand->step > 8))
+			return REFUSED;
+		if (strand->kind == OPEN && strand->step < narrowest)
+			narrowest = strand->step;
+	}
+	return depth ? REFUSED : narrowest;
+}
+
+/* The bytes of each of so many rows; REFUSED if a strand is not what it should be, or a message is longer than the
+ * shortest of its lengths can say. */
 EXPORTED int64_t otelbpf_measure(const struct strand *strands, int64_t count, int64_t rows, int64_t *lengths)
 {
+	int64_t constant = 0, width = narrowest_width(strands, count);
+
+	for (int64_t row = 0; row < rows; row++)
+		lengths[row] = 0;
+	for (const struct strand *strand = strands; strand < strands + count; strand++) {
+		if (!is_constant(strand)) {
+			if (!added(strand, rows, lengths))
+				return REFUSED;
+		} else if (strand->words && strand->count < rows) {
+			return REFUSED;
+		} else {
+			constant += strand->head_length;
+			constant += !strand->words ? 0 : strand->kind == HEX ? 2 * strand->step : strand->step;
+			constant += strand->kind == OPEN ? strand->step : 0;
+		}
+	}
 	for (int64_t row = 0; row < rows; row++) {
-		lengths[row] = measured_row(strands, count, row);
-		if (lengths[row] < 0)
+		lengths[row] += constant;
+		if (!fits(lengths[row], width))
 			return REFUSED;
 	}
 	return 0;
 }
 
-/* The rows from `first` to before `last`, which take as many bytes as they were measured. */
-EXPORTED void otelbpf_write(const struct strand *strands, int64_t count, int64_t first, int64_t last, uint8_t *to)
+/* So many bytes of the text, then those rows. */
+struct run {
+	int64_t text_length;
+	struct messages messages;
+	int64_t first, last;
+};
+
+/* The runs one behind the other. The text and the rows, as they were measured, together are as long as the memory. */
+EXPORTED void otelbpf_lay(const struct run *runs, int64_t count, const uint8_t *text, uint8_t *to)
 {
-	for (int64_t row = first; row < last; row++)
-		to = row_written(strands, count, row, to);
+	for (const struct run *run = runs; run < runs + count; run++) {
+		__builtin_memcpy(to, text, run->text_length);
+		text += run->text_length;
+		to = rows_written(&run->messages, run->first, run->last, to + run->text_length);
+	}
 }

@@ -6,6 +6,7 @@ of one.
 
 from __future__ import annotations
 
+import ctypes as c
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 from otelbpf.native.library import address_of, library
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -56,6 +57,7 @@ def of_part(part: Part, head: bytes = b"") -> Strand:
 _NOT_WHOLE = "a part of a message is not where it should be, or too long"
 _INTEGER_HEAD = 4
 _LONG = 8
+_RUN_FIELDS = 6
 
 
 def _is_whole(strand: Strand, rows: int) -> bool:
@@ -77,19 +79,21 @@ class Strands:
         if not all(_is_whole(strand, rows) for strand in strands):
             raise ValueError(_NOT_WHOLE)
         self._held: list[Any] = []
-        self._count = len(strands)
-        self._table = np.array(self._fields(strands, rows), np.int64)
+        table = np.array(self._fields(strands, rows), np.int64)
         self.lengths = np.empty(rows, np.int64)
         """The bytes of each message."""
-        measured = library().otelbpf_measure(address_of(self._table), self._count, rows, address_of(self.lengths))
-        if measured < 0:
+        self.messages = self._place(table), len(strands), self._place(self.lengths)
+        """`struct messages`, while this is held."""
+        self._ends = np.zeros(rows + 1, np.int64)
+        if library().otelbpf_measure(*self.messages[:2], rows, self.messages[2]) < 0:
             raise ValueError(_NOT_WHOLE)
+        np.cumsum(self.lengths, out=self._ends[1:])
 
-    def written(self, first: int, last: int) -> NDArray[np.uint8]:
-        """The messages from *first* to before *last*."""
-        written = np.empty(int(self.lengths[first:last].sum()), np.uint8)
-        library().otelbpf_write(address_of(self._table), self._count, first, last, address_of(written))
-        return written
+    def size(self, first: int, last: int) -> int:
+        """The bytes of the messages from *first* to before *last*; ValueError if there are not so many."""
+        if not 0 <= first <= last < len(self._ends):
+            raise ValueError(_NOT_WHOLE)
+        return int(self._ends[last] - self._ends[first])
 
     def _fields(self, strands: Sequence[Strand], rows: int) -> list[int]:
         """`struct strand` of each, all heads being in one place."""
@@ -117,3 +121,43 @@ class Strands:
             values = values.copy()
         self._held.append(values)
         return address_of(values)
+
+
+class Rows(NamedTuple):
+    """The messages from *first* to before *last*."""
+
+    strands: Strands
+    first: int
+    last: int
+
+
+Piece = bytes | Rows
+
+_new_bytes = c.PYFUNCTYPE(c.py_object, c.c_char_p, c.c_ssize_t)(("PyBytes_FromStringAndSize", c.pythonapi))
+
+
+def laid(pieces: Iterable[Piece]) -> bytes:
+    """The *pieces* one behind the other.
+
+    Messages are written where they stay: with a copy, new memory was most of what a record cost.
+    """
+    texts: list[bytes] = []
+    held: list[Rows] = []  # what is not held any more may not be where it was
+    runs: list[int] = []
+    text_length = rows_length = 0
+    for piece in pieces:
+        if isinstance(piece, Rows):
+            runs += (text_length, *piece.strands.messages, piece.first, piece.last)
+            rows_length += piece.strands.size(piece.first, piece.last)
+            text_length = 0
+            held.append(piece)
+        else:
+            texts.append(piece)
+            text_length += len(piece)
+    text = b"".join(texts)
+    if not rows_length:
+        return text
+    table = np.array([*runs, text_length, 0, 0, 0, 0, 0], np.int64)
+    message: bytes = _new_bytes(None, len(text) + rows_length)  # not seen by anybody before it is written
+    library().otelbpf_lay(address_of(table), len(table) // _RUN_FIELDS, text, message)
+    return message

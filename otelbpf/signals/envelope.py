@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 
 from otelbpf.export.request import Request
+from otelbpf.native.strands import Rows, laid
 from otelbpf.signals import names, wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from otelbpf.native.strands import Piece, Strands
 
 TARGET_BYTES: Final = 900_000
 """A request is closed when it has reached this size: receivers refuse 4 MiB, and smaller ones cost more calls."""
@@ -52,16 +55,13 @@ def scope_level(name: str, version: str) -> Level:
     )
 
 
-Buffer = bytes | memoryview
-
-
 class Encoded(Protocol):
     """Items as bytes, and the length of each."""
 
     @property
     def lengths(self) -> NDArray[np.intp]: ...
 
-    def between(self, first: int, last: int) -> Sequence[Buffer]:
+    def between(self, first: int, last: int) -> Sequence[Piece]:
         """The bytes of the items from *first* to *last*."""
 
 
@@ -73,20 +73,20 @@ class Pieces:
     stride: int
     lengths: NDArray[np.intp]
 
-    def between(self, first: int, last: int) -> Sequence[Buffer]:
+    def between(self, first: int, last: int) -> Sequence[Piece]:
         return self.pieces[first * self.stride : last * self.stride]
 
 
-class Stretch:
-    """Items one behind the other in one stretch of bytes."""
+@dataclass(frozen=True, slots=True)
+class Unwritten:
+    """Items that are measured, and written when their request is put together; the first of them is row *begin*."""
 
-    def __init__(self, stretch: memoryview, lengths: NDArray[np.intp]) -> None:
-        self.lengths = lengths
-        self._stretch = stretch
-        self._ends = _ends(lengths)
+    strands: Strands
+    begin: int
+    lengths: NDArray[np.intp]
 
-    def between(self, first: int, last: int) -> Sequence[Buffer]:
-        return (self._stretch[int(self._ends[first]) : int(self._ends[last])],)
+    def between(self, first: int, last: int) -> Sequence[Piece]:
+        return (Rows(self.strands, self.begin + first, self.begin + last),)
 
 
 def _ends(lengths: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -191,7 +191,7 @@ class Run:
     """Encoded items that stand next to each other below the same levels, the outermost first."""
 
     path: tuple[Level, ...]
-    pieces: Sequence[Buffer]
+    pieces: Sequence[Piece]
     size: int
 
 
@@ -208,17 +208,17 @@ def _request(signal: str, cells: Sequence[Cell]) -> Request:
         pieces = items.between(first, last)
         size = int(ends[cell.table][last] - ends[cell.table][first])
         runs.append(Run((cell.resource, *cell.table.levels), pieces, size))
-    chunks: list[Sequence[Buffer]] = []
+    chunks: list[Sequence[Piece]] = []
     _write(runs, 0, chunks)
     return Request(
         signal,
-        b"".join(chain.from_iterable(chunks)),
+        laid(chain.from_iterable(chunks)),
         sum(cell.last - cell.first for cell in cells),
         min(table.encoder.oldest_ns(*bounds) for table, bounds in ranges.items()),
     )
 
 
-def _write(runs: Sequence[Run], depth: int, chunks: list[Sequence[Buffer]]) -> int:
+def _write(runs: Sequence[Run], depth: int, chunks: list[Sequence[Piece]]) -> int:
     """Appends *runs*, from depth *depth* on, to *chunks* and returns their bytes."""
     if len(runs) == 1:
         return _write_one(runs[0], depth, chunks)
@@ -239,7 +239,7 @@ def _write(runs: Sequence[Run], depth: int, chunks: list[Sequence[Buffer]]) -> i
     return written
 
 
-def _write_one(run: Run, depth: int, chunks: list[Sequence[Buffer]]) -> int:
+def _write_one(run: Run, depth: int, chunks: list[Sequence[Piece]]) -> int:
     """The same for a single run, from the inside out: with many resources most have one run at each depth."""
     size, before, after = run.size, b"", b""
     for level in reversed(run.path[depth:]):

@@ -18,7 +18,7 @@ from otelbpf.probes.probe import Address, Choice, Constant, Hex, Known, Number
 from otelbpf.signals import names, wire
 from otelbpf.signals.addresses import Addresses
 from otelbpf.signals.attributes import Blocks, Codes, blocks_of, checked, with_legacy
-from otelbpf.signals.envelope import Stretch
+from otelbpf.signals.envelope import Unwritten
 from otelbpf.signals.numbers import Numbers
 from otelbpf.signals.rows import distinct_of
 
@@ -57,7 +57,7 @@ class Records:
         self._times_ns = times_ns
 
     def encoded(self, first: int, last: int) -> Encoded:
-        return Stretch(self._strands.written(first, last).data, self.lengths[first:last])
+        return Unwritten(self._strands, first, self.lengths[first:last])
 
     def oldest_ns(self, first: int, last: int) -> int:
         return int(self._times_ns[first:last].min())

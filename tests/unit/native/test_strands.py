@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otelbpf.native.strands import Kind, Strand, Strands
+from otelbpf.native.strands import Kind, Rows, Strand, Strands
+from otelbpf.native.strands import laid as one_behind_the_other
 from otelbpf.signals import wire
 
 TAG, NAME = b"\x32", "number"
@@ -90,10 +91,12 @@ def test_each_message_has_its_strands_in_order(data: st.DataObject, rows: int) -
     wanted = [message(row) for row in range(rows)]
     laid = Strands(strands, rows)
     assert laid.lengths.tolist() == [len(text) for text in wanted]
-    assert laid.written(0, rows).tobytes() == b"".join(wanted)
+    assert one_behind_the_other([Rows(laid, 0, rows)]) == b"".join(wanted)
     first = data.draw(st.integers(0, rows))
     last = data.draw(st.integers(first, rows))
-    assert laid.written(first, last).tobytes() == b"".join(wanted[first:last])
+    assert one_behind_the_other([b"<", Rows(laid, first, last), b"", b"|", Rows(laid, 0, first), b">"]) == b"".join(
+        [b"<", *wanted[first:last], b"|", *wanted[:first], b">"]
+    )
 
 
 WORDS = cells([b"one", b"two"], 4)
@@ -120,12 +123,14 @@ LENGTHS = np.array([3, 3])
         [Strand(Kind.OPEN, width=9), Strand(Kind.CLOSE)],
         [Strand(Kind.OPEN, width=1), Strand(Kind.WORD, bytes(128)), Strand(Kind.CLOSE)],
         [Strand(Kind.OPEN, width=1)] * 5 + [Strand(Kind.CLOSE)] * 5,
+        [Strand(Kind.OPEN, width=1, known=np.array([True, False])), Strand(Kind.CLOSE)],
+        [Strand(Kind.HEX)],
     ],
     ids=[
         "a code beyond the words", "a negative code", "a length beyond the cell", "a negative length", "too few words",
         "too few codes", "too few lengths", "too few known", "a short integer", "a head without lengths", "no number",
         "nothing to close", "left open", "a length of no bytes", "a length of nine bytes", "longer than its length says",
-        "too deep",
+        "too deep", "a length that some rows do not have", "nothing in hexadecimal digits",
     ],
 )  # fmt: skip
 def test_what_would_lead_out_of_the_memory_is_refused(strands: list[Strand]) -> None:
@@ -137,4 +142,18 @@ def test_columns_of_a_struct_and_of_constants() -> None:
     rows = np.zeros(3, [("before", "u1"), ("word", "V4"), ("after", "u2")])
     rows["word"] = cells([b"abcd", b"efgh", b"ijkl"], 4)
     shown = np.broadcast_to(np.array([True]), 3)
-    assert Strands([Strand(Kind.WORD, b"", rows["word"], known=shown)], 3).written(0, 3).tobytes() == b"abcdefghijkl"
+    strands = Strands([Strand(Kind.WORD, b"", rows["word"], known=shown)], 3)
+    assert one_behind_the_other([Rows(strands, 0, 3)]) == b"abcdefghijkl"
+
+
+@pytest.mark.parametrize(("first", "last"), [(-1, 1), (2, 1), (0, 4), (4, 4)])
+def test_rows_that_there_are_not_are_refused(first: int, last: int) -> None:
+    strands = Strands([Strand(Kind.WORD, b"", np.arange(3, dtype=np.uint64))], 3)
+    with pytest.raises(ValueError, match="not where it should be"):
+        one_behind_the_other([b"text", Rows(strands, first, last)])
+
+
+def test_text_alone_needs_no_rows() -> None:
+    nothing = Strands([Strand(Kind.WORD)], 2)
+    assert one_behind_the_other([]) == b""
+    assert one_behind_the_other([b"a", Rows(nothing, 0, 2), b"b"]) == b"ab"

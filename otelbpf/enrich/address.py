@@ -13,9 +13,9 @@ import numpy as np
 from otelbpf.address_text import is_mapped, raw_addresses, texts
 from otelbpf.batch import Categorical, Facts
 from otelbpf.enrich.caches import Made
-from otelbpf.enrich.distinct import distinct, distinct_together, words
 from otelbpf.enrich.hostname import NO_NAMES
 from otelbpf.enrich.kubernetes.peers import EDGE_NAMES, NOBODY, End, end_facts, place_of
+from otelbpf.native.distinct import distinct, distinct_together, words
 from otelbpf.signals import names
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from otelbpf.enrich.caches import Memory
-from otelbpf.enrich.distinct import Distinct, distinct_together, words
+from otelbpf.native.distinct import Distinct, distinct_together, words
 from otelbpf.signals import names
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy as np
 
 from otelbpf.batch import Categorical, Facts
 from otelbpf.enrich.caches import Made, Memory
-from otelbpf.enrich.distinct import distinct, distinct_together
+from otelbpf.native.distinct import distinct, distinct_together
 from otelbpf.signals import names
 
 if TYPE_CHECKING:

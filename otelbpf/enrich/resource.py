@@ -22,9 +22,9 @@ from otelbpf import __version__
 from otelbpf.batch import Categorical, Facts
 from otelbpf.enrich.caches import Memory
 from otelbpf.enrich.container import NOBODY
-from otelbpf.enrich.distinct import distinct
 from otelbpf.enrich.image import image_facts
 from otelbpf.enrich.kubernetes.identity import container_facts
+from otelbpf.native.distinct import distinct
 from otelbpf.signals import names
 
 if TYPE_CHECKING:

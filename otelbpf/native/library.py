@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "otelbpf_measure": (c.c_int64, (c.c_void_p, c.c_int64, c.c_int64, c.c_void_p)),
     "otelbpf_lay": (None, (c.c_void_p, c.c_int64, c.c_char_p, c.c_char_p)),
+    "otelbpf_distinct": (
+        c.c_int64,
+        (c.c_void_p, c.c_int64, c.c_int64, c.c_uint64, c.c_void_p, c.c_uint64, c.c_void_p, c.c_void_p),
+    ),
     "otelbpf_address_words": (None, (c.c_void_p, c.c_int64, c.c_bool, c.c_void_p, c.c_void_p)),
     "otelbpf_port_words": (None, (c.c_void_p, c.c_int64, c.c_void_p, c.c_void_p)),
     "otelbpf_hash_each": (None, (c.c_char_p, c.c_int64, c.c_void_p, c.c_int64, c.c_void_p)),

@@ -13,8 +13,8 @@ import numpy as np
 
 from otelbpf.batch import Categorical, Facts
 from otelbpf.enrich.caches import Made
-from otelbpf.enrich.distinct import distinct_together
 from otelbpf.errors import ProtocolError
+from otelbpf.native.distinct import distinct_together
 from otelbpf.protocols.dns import Message, parse, parse_question
 from otelbpf.protocols.dns_registry import response_code_name, type_name
 from otelbpf.signals import names
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from otelbpf.batch import Batch
-    from otelbpf.enrich.distinct import Distinct
+    from otelbpf.native.distinct import Distinct
 
 MESSAGES, QUESTIONS, KINDS, CODES = 10_240, 8192, 1024, 1024
 """Entries of each cache; half as many in use stay for sure."""

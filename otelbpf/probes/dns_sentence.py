@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from otelbpf.enrich.distinct import distinct, distinct_together
 from otelbpf.lines import Lines, Part, encoded_words, words
+from otelbpf.native.distinct import distinct, distinct_together
 from otelbpf.probes.owner_word import owner_word
 from otelbpf.probes.three_digits import NANOSECONDS
 from otelbpf.protocols.dns_registry import response_code_name

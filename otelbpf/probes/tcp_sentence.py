@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otelbpf import address_text
-from otelbpf.enrich.distinct import distinct_together
 from otelbpf.lines import Lines, Part, words
+from otelbpf.native.distinct import distinct_together
 from otelbpf.probes.owner_word import owner_word
 from otelbpf.probes.three_digits import BYTES, NANOSECONDS
 from otelbpf.signals import names

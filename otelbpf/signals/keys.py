@@ -196,18 +196,6 @@ def part_of(attribute: Any, hasher: Hasher) -> Part:
     raise ValueError(f"{attribute.name} cannot tell series apart: only integers, choices and what is known can")
 
 
-def grouped(keys: Keys) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The first row of each distinct key, and for every row which of those it is."""
-    order = np.argsort(keys)
-    ordered = keys[order]
-    begins = np.empty(len(keys), np.bool_)
-    begins[:1] = True
-    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
-    group_of = np.empty(len(keys), np.intp)
-    group_of[order] = np.cumsum(begins) - 1
-    return order[begins], group_of
-
-
 def total(keys: Sequence[Keys]) -> Keys:
     """The sum of the parts' keys."""
     result = keys[0].copy()

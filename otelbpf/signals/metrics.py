@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from otelbpf.native.distinct import distinct
 from otelbpf.probes.probe import Constant, Counter, Histogram, Level
 from otelbpf.signals import names
 from otelbpf.signals.attributes import checked
@@ -15,7 +16,7 @@ from otelbpf.signals.collect import Output, outputs, tables
 from otelbpf.signals.distributions import Distributions
 from otelbpf.signals.envelope import requests
 from otelbpf.signals.index import Index
-from otelbpf.signals.keys import Hasher, ResourcePart, grouped, part_of, total
+from otelbpf.signals.keys import Hasher, ResourcePart, part_of, total
 from otelbpf.signals.resources import Resources
 from otelbpf.signals.series import Cap, Chosen, Levels, Sums
 
@@ -64,7 +65,7 @@ class Plan:
         live = [series for series in self.series if batch.snapshot or not isinstance(series, Levels)]
         resource = self._resource.keys(batch)
         keys = [part.keys(batch) for part in self._parts]
-        first, group_of = grouped(total([resource, *keys]))
+        first, group_of = distinct(total([resource, *keys]))
         wanted = {when: Wanted(batch, when, group_of, len(first)) for when in {series.when for series in live}}
         for numbers, index in self._indexes.items():
             mine = [series for series in live if series.index is index]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from otelbpf.enrich.distinct import distinct_together, words
 from otelbpf.enrich.kubernetes.holders import MAPPED, NODE, POD, SERVICE, SKEW_NS, Holder, held_by
+from otelbpf.native.distinct import distinct_together, words
 from otelbpf.signals import names
 
 if TYPE_CHECKING:

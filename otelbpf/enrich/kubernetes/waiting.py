@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from otelbpf.enrich.caches import Memory
-from otelbpf.enrich.distinct import distinct
+from otelbpf.native.distinct import distinct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

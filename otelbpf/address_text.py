@@ -34,7 +34,7 @@ def words(addresses: NDArray[np.void], *, bracketed: bool = False) -> Words:
 
 def port_words(ports: NDArray[np.uint16]) -> Words:
     """Each port in digits."""
-    ports, count = np.ascontiguousarray(ports, np.uint16), len(ports)
+    ports, count = np.require(ports, np.uint16, ["C", "A"]), len(ports)
     cells, lengths = np.empty(count, f"V{_PORT_CELL}"), np.empty(count, np.intp)
     library().otelbpf_port_words(address_of(ports), count, address_of(cells), address_of(lengths))
     return Words(cells, lengths)

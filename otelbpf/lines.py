@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,13 +16,17 @@ if TYPE_CHECKING:
 _NARROWEST, _STEP = 8, 64
 _CONTROLS = bytes((*range(1, 32), 127))
 _PRINTABLE = bytes.maketrans(_CONTROLS, b"?" * len(_CONTROLS))
+_LONGER_CONTROLS = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
+"""Those of C1, which some terminals obey, and the separators of lines and paragraphs, in UTF-8."""
 
 
 class Words(NamedTuple):
-    """Texts in UTF-8, each in a cell of the same width, of which so many bytes count as *lengths* say."""
+    """Texts in UTF-8, of as many bytes as *lengths* say: one behind the other in *cells*, which are single bytes then, from
+    *starts* on; without starts, each at the beginning of a cell of its own."""
 
-    cells: NDArray[np.void]
+    cells: NDArray[Any]
     lengths: NDArray[np.intp]
+    starts: NDArray[np.intp] | None = None
 
 
 class Part(NamedTuple):
@@ -36,8 +41,10 @@ class Part(NamedTuple):
 
     def texts(self) -> list[bytes]:
         """Of each row."""
-        whole, width = self.words.cells.tobytes(), self.words.cells.dtype.itemsize
-        texts = [whole[at * width : at * width + length] for at, length in enumerate(self.words.lengths.tolist())]
+        cells, lengths, starts = self.words
+        whole, width = cells.tobytes(), cells.dtype.itemsize
+        begins = range(0, len(lengths) * width, width) if starts is None else starts.tolist()
+        texts = [whole[begin : begin + length] for begin, length in zip(begins, lengths.tolist(), strict=True)]
         return texts if self.codes is None else [texts[code] for code in self.codes.tolist()]
 
 
@@ -75,7 +82,18 @@ def encoded_words(texts: Sequence[bytes]) -> Words:
     """The *texts*, which are in UTF-8, without zeros. What would break a line, or move the cursor of who reads it,
     becomes a `?`: a process may be named so."""
     printable = [text.translate(_PRINTABLE, b"\0") for text in texts]
-    return Words(cells_of(printable), np.fromiter(map(len, printable), np.intp, len(printable)))
+    together = b"".join(printable)
+    if b"\xc2" in together or b"\xe2\x80" in together:  # few have any, and to look with a pattern takes far longer
+        printable = [_LONGER_CONTROLS.sub(b"?", text) for text in printable]
+        together = b"".join(printable)
+    return joined_words(printable, together)
+
+
+def joined_words(texts: Sequence[bytes], together: bytes | None = None) -> Words:
+    """The *texts* as they are; *together* is all of them. One that is long costs the others no memory."""
+    together = b"".join(texts) if together is None else together
+    lengths = np.fromiter(map(len, texts), np.intp, len(texts))
+    return Words(np.frombuffer(together or b"\0", np.uint8), lengths, np.cumsum(lengths) - lengths)
 
 
 def cells_of(texts: Sequence[bytes]) -> NDArray[np.void]:

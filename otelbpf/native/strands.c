@@ -25,6 +25,8 @@ struct strand {
 	int64_t step;           /* bytes from one word to the next */
 	int64_t count;          /* of words; of rows where there are no codes */
 	const int64_t *lengths; /* of each word; NULL: all of them are `step` long */
+	const int64_t *starts;  /* where each word begins; NULL: they are `step` apart */
+	int64_t size;           /* bytes of all words that have `starts` */
 	const int64_t *codes;   /* NULL: row i has word i */
 	const uint8_t *known;   /* the rows that have head and word; NULL: all */
 };
@@ -46,6 +48,11 @@ static inline int64_t length_of(const struct strand *strand, int64_t word)
 	return strand->lengths ? strand->lengths[word] : strand->step;
 }
 
+static inline const uint8_t *place_of(const struct strand *strand, int64_t word)
+{
+	return strand->words + (strand->starts ? strand->starts[word] : word * strand->step);
+}
+
 static inline uint64_t number_of(const struct strand *strand, int64_t word)
 {
 	uint64_t number;
@@ -64,6 +71,14 @@ static inline bool fits(int64_t length, int64_t width)
 	return width >= 1 && !(length >> (7 * width));
 }
 
+static inline bool is_within(const struct strand *strand, int64_t word, int64_t length)
+{
+	if (!strand->starts)
+		return length <= strand->step;
+	return strand->starts[word] >= 0 && strand->starts[word] <= strand->size &&
+	       length <= strand->size - strand->starts[word];
+}
+
 /* The bytes of a row's word. */
 static inline int64_t measured(const struct strand *strand, int64_t row)
 {
@@ -77,7 +92,7 @@ static inline int64_t measured(const struct strand *strand, int64_t row)
 	if (strand->kind == INTEGER)
 		return varint_length(number_of(strand, word));
 	length = length_of(strand, word);
-	if (length < 0 || length > strand->step)
+	if (length < 0 || !is_within(strand, word, length))
 		return REFUSED;
 	return strand->kind == HEX ? 2 * length : length;
 }
@@ -177,7 +192,7 @@ static void words_written(const struct strand *strand, struct block *block)
 		to = copied(to, strand->head, strand->head_length);
 		if (strand->words) {
 			word = word_of(strand, row);
-			to = copied(to, strand->words + word * strand->step, length_of(strand, word));
+			to = copied(to, place_of(strand, word), length_of(strand, word));
 		}
 		block->at[index] = to;
 	}
@@ -193,7 +208,7 @@ static void hexes_written(const struct strand *strand, struct block *block)
 			continue;
 		word = word_of(strand, row);
 		to = copied(to, strand->head, strand->head_length);
-		block->at[index] = hex_written(to, strand->words + word * strand->step, length_of(strand, word));
+		block->at[index] = hex_written(to, place_of(strand, word), length_of(strand, word));
 	}
 }
 

@@ -33,25 +33,27 @@ class Kind(IntEnum):
 
 
 class Strand(NamedTuple):
-    """At one place of every message: *head*, then the word of the row."""
+    """At one place of every message: *head*, then the word of the row. The arrays stay as they are until they are laid."""
 
     kind: Kind = Kind.WORD
     head: bytes = b""
     words: NDArray[Any] | None = None
-    """Of shape (words,), each as many bytes as an item has; of an INTEGER uint64."""
+    """Of shape (words,), each as many bytes as an item has; of an INTEGER uint64. With *starts* it is bytes."""
     lengths: NDArray[np.intp] | None = None
     """How many bytes of each word count; None is all of them."""
     codes: NDArray[np.intp] | None = None
     """The word of each row; None is word *i* for row *i*."""
     known: NDArray[np.bool_] | None = None
     """The rows that have it; None is all."""
+    starts: NDArray[np.intp] | None = None
+    """Where each word begins, as many as *lengths*, for words that are as long as they like; None is one an item."""
     width: int = 0
     """Of what OPEN writes: the length of all from there to its CLOSE."""
 
 
 def of_part(part: Part, head: bytes = b"") -> Strand:
     """The words of lines, with a constant text before them."""
-    return Strand(Kind.WORD, head, part.words.cells, part.words.lengths, part.codes)
+    return Strand(Kind.WORD, head, part.words.cells, part.words.lengths, part.codes, starts=part.words.starts)
 
 
 _NOT_WHOLE = "a part of a message is not where it should be, or too long"
@@ -62,14 +64,25 @@ _RUN_FIELDS = 6
 
 def _is_whole(strand: Strand, rows: int) -> bool:
     """Whether there is as much of everything as the loops will read, in the size that they read it."""
-    _kind, head, words, lengths, codes, known, _width = strand
+    _kind, head, words, lengths, codes, known, starts, _width = strand
     if known is not None and (len(known) < rows or known.itemsize != 1):
         return False
-    if strand.kind is Kind.INTEGER and (words is None or words.itemsize != _LONG or len(head) < _INTEGER_HEAD):
+    if strand.kind == Kind.INTEGER and (words is None or words.itemsize != _LONG or len(head) < _INTEGER_HEAD):
+        return False
+    if words is not None and rows and not words.size:  # nothing has no address: it would pass for no words at all
+        return False
+    if starts is not None and (words is None or words.itemsize != 1 or not _are_lengths(starts, lengths)):
         return False
     if codes is not None and (len(codes) < rows or codes.itemsize != _LONG):
         return False
-    return lengths is None or words is None or (len(lengths) >= len(words) and lengths.itemsize == _LONG)
+    if lengths is None or words is None or starts is not None:
+        return True
+    return len(lengths) >= len(words) and lengths.itemsize == _LONG
+
+
+def _are_lengths(starts: NDArray[np.intp], lengths: NDArray[np.intp] | None) -> bool:
+    """Whether there is a length for each of *starts*, in the size that the loops read."""
+    return lengths is not None and len(lengths) == len(starts) and starts.itemsize == lengths.itemsize == _LONG
 
 
 class Strands:
@@ -101,14 +114,14 @@ class Strands:
         self._held.append(heads)
         head = address_of(heads)
         fields: list[int] = []
-        for kind, before, words, lengths, codes, known, width in strands:
+        for kind, before, words, lengths, codes, known, starts, width in strands:
             fields += (kind, head, len(before))
             if words is None:
-                fields += (0, width, 0, 0, 0)
+                fields += (0, width, 0, 0, 0, 0, 0)
             else:
-                count = len(words) if codes is not None else min(len(words), rows)
-                places = self._place(words), words.dtype.itemsize, count, self._place(lengths), self._place(codes)
-                fields += places
+                count = len(words if starts is None else starts)
+                fields += (self._place(words), words.dtype.itemsize, count if codes is not None else min(count, rows))
+                fields += (self._place(lengths), self._place(starts), len(words), self._place(codes))
             fields.append(self._place(known))
             head += len(before)
         return fields
@@ -117,7 +130,7 @@ class Strands:
         """Where *values* are from now on until this is gone."""
         if values is None:
             return 0
-        if not values.flags.c_contiguous:
+        if not (values.flags.c_contiguous and values.flags.aligned):
             values = values.copy()
         self._held.append(values)
         return address_of(values)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from otelbpf.batch import Categorical
-from otelbpf.lines import Part, Words, cells_of
+from otelbpf.lines import Part, joined_words
 from otelbpf.probes.probe import Address, Choice, Constant, Hex, Known, Number
 from otelbpf.signals import names, wire
 from otelbpf.signals.rows import distinct_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -89,13 +89,7 @@ class Blocks:
         blocks: list[Any] = [facts.encoded.get(self) for facts in things]  # a call for each would cost as much again
         if None in blocks:
             blocks = [self.encoded(facts) for facts in things]
-        return blocks_of(blocks, codes)
-
-
-def blocks_of(blocks: Sequence[bytes], codes: NDArray[np.intp]) -> Part:
-    """Row *i* has ``blocks[codes[i]]``, whose bytes all count."""
-    lengths = np.fromiter(map(len, blocks), np.intp, len(blocks))
-    return Part(Words(cells_of(blocks), lengths), codes)
+        return Part(joined_words(blocks), codes)
 
 
 def occurring(column: Categorical) -> tuple[NDArray[np.intp], list[Facts]]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from otelbpf.lines import Lines, Part
+from otelbpf.lines import Lines, Part, joined_words
 from otelbpf.native.strands import Kind, Strand, Strands, of_part
 from otelbpf.probes.probe import Address, Choice, Constant, Hex, Known, Number
 from otelbpf.signals import names, wire
 from otelbpf.signals.addresses import Addresses
-from otelbpf.signals.attributes import Blocks, Codes, blocks_of, checked, with_legacy
+from otelbpf.signals.attributes import Blocks, Codes, checked, with_legacy
 from otelbpf.signals.envelope import Unwritten
 from otelbpf.signals.numbers import Numbers
 from otelbpf.signals.rows import distinct_of
@@ -43,8 +43,8 @@ _OBSERVED_TIME: Final = b"\x59"
 _EVENT_NAME: Final = b"\x62"
 
 _RECORD_WIDTH: Final = 4
-_BODY_WIDTH: Final = 3
-"""Bytes for their lengths: up to 256 MiB and 2 MiB, far more than a name or a path has."""
+_BODY_WIDTH: Final = 4
+"""Bytes for their lengths: up to 256 MiB, far more than names and paths have together."""
 _MAX_BLOCKS: Final = 4096
 
 
@@ -79,7 +79,7 @@ class Choices:
         distinct, which = distinct_of(mixed, self._combinations)
         if len(self._blocks) > _MAX_BLOCKS:
             self._blocks.clear()
-        return blocks_of([self._blocks.get(key) or self._made(key) for key in distinct], which)
+        return Part(joined_words([self._blocks.get(key) or self._made(key) for key in distinct]), which)
 
     def _made(self, mixed: int) -> bytes:
         key, block = mixed, b""

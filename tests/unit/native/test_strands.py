@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otelbpf.native.strands import Kind, Rows, Strand, Strands
+from otelbpf.lines import Part, joined_words
+from otelbpf.native.strands import Kind, Rows, Strand, Strands, of_part
 from otelbpf.native.strands import laid as one_behind_the_other
 from otelbpf.signals import wire
 
@@ -99,6 +100,10 @@ def test_each_message_has_its_strands_in_order(data: st.DataObject, rows: int) -
     )
 
 
+def of_texts(texts: list[bytes], codes: np.ndarray[Any, Any]) -> Strand:
+    return of_part(Part(joined_words(texts), codes))
+
+
 WORDS = cells([b"one", b"two"], 4)
 LENGTHS = np.array([3, 3])
 
@@ -125,12 +130,26 @@ LENGTHS = np.array([3, 3])
         [Strand(Kind.OPEN, width=1)] * 5 + [Strand(Kind.CLOSE)] * 5,
         [Strand(Kind.OPEN, width=1, known=np.array([True, False])), Strand(Kind.CLOSE)],
         [Strand(Kind.HEX)],
+        [Strand(Kind.WORD, b"x", np.zeros(0, "V8"))],
+        [Strand(Kind.WORD, b"x", np.zeros(0, "V8"), np.zeros(0, np.intp), np.array([5, -7]))],
+        [Strand(1, INTEGER_HEAD, np.zeros(2, np.uint8))],
+        [of_texts([b"one"], np.array([0, 1]))],
+        [of_texts([b"one"], np.array([0, 0]))._replace(starts=np.array([1]))],
+        [of_texts([b"one"], np.array([0, 0]))._replace(starts=np.array([-1]))],
+        [of_texts([b"one"], np.array([0, 0]))._replace(starts=np.array([4]))],
+        [of_texts([b"one"], np.array([0, 0]))._replace(starts=np.array([0, 0]))],
+        [of_texts([b"one"], np.array([0, 0]))._replace(lengths=None)],
+        [of_texts([b"one"], np.array([0, 0]))._replace(codes=None)],
+        [of_texts([b"one"], np.array([0, 0]))._replace(words=WORDS)],
     ],
     ids=[
         "a code beyond the words", "a negative code", "a length beyond the cell", "a negative length", "too few words",
         "too few codes", "too few lengths", "too few known", "a short integer", "a head without lengths", "no number",
         "nothing to close", "left open", "a length of no bytes", "a length of nine bytes", "longer than its length says",
-        "too deep", "a length that some rows do not have", "nothing in hexadecimal digits",
+        "too deep", "a length that some rows do not have", "nothing in hexadecimal digits", "no word for rows", "no word for codes", "a kind without its name",
+        "a text that there is not", "a text that ends too late", "a text that begins too early",
+        "a text that begins after all", "a text without length", "texts without lengths", "fewer texts than rows",
+        "texts in cells",
     ],
 )  # fmt: skip
 def test_what_would_lead_out_of_the_memory_is_refused(strands: list[Strand]) -> None:
@@ -157,3 +176,19 @@ def test_text_alone_needs_no_rows() -> None:
     nothing = Strands([Strand(Kind.WORD)], 2)
     assert one_behind_the_other([]) == b""
     assert one_behind_the_other([b"a", Rows(nothing, 0, 2), b"b"]) == b"ab"
+
+
+def test_texts_are_as_long_as_they_like() -> None:
+    texts = [b"", b"x" * 70_000, b"word"]
+    strands = Strands([of_texts(texts, np.array([2, 1, 0, 2])), Strand(Kind.WORD, b"|")], 4)
+    assert one_behind_the_other([Rows(strands, 0, 4)]) == b"|".join([b"word", texts[1], b"", b"word", b""])
+
+
+def test_nothing_but_empty_texts() -> None:
+    strands = Strands([of_texts([b""], np.array([0, 0])), Strand(Kind.WORD, b"|")], 2)
+    assert one_behind_the_other([Rows(strands, 0, 2)]) == b"||"
+
+
+def test_numbers_that_are_not_aligned() -> None:
+    codes = np.frombuffer(b"\0" + np.array([1, 0], np.intp).tobytes(), np.uint8)[1:].view(np.intp)
+    assert one_behind_the_other([Rows(Strands([of_texts([b"a", b"b"], codes)], 2), 0, 2)]) == b"ba"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from otelbpf.config.document import key_path, printable
+from otelbpf.config.ipv6 import in_brackets
 from otelbpf.config.settings import Config, OtlpGrpc, OtlpHttp, Signal
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _otlp(exporter: OtlpGrpc | OtlpHttp, path: str) -> Iterator[tuple[str, str]]
 
 
 def _grpc_endpoint(endpoint: str) -> Iterator[str]:
-    scheme, separator, rest = endpoint.rpartition("://")
+    scheme, separator, rest = in_brackets(endpoint).rpartition("://")
     if separator and scheme not in ("http", "https"):
         yield f'"{printable(endpoint)}" has a scheme that is not supported; write host:port, http://host:port or https://host:port'
         return
@@ -78,7 +79,7 @@ def _http_endpoints(exporter: OtlpHttp, path: str) -> Iterator[tuple[str, str]]:
         ("endpoint", exporter.endpoint),
         *((f"{signal}_endpoint", url) for signal, url in of_signal.items()),
     ):
-        if url and not _is_http_url(url):
+        if url and not _is_http_url(in_brackets(url)):
             yield f"{path}.{key}", f'"{printable(url)}" is not a URL; write it such as http://collector:4318'
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from otelbpf.config import Tls
+from otelbpf.config.ipv6 import in_brackets
 from otelbpf.errors import ConfigError
 from otelbpf.export.files import content
 
@@ -43,12 +44,14 @@ class Endpoint:
 
 
 def parse_endpoint(name: str, text: str, tls: Tls, port: int) -> Endpoint:
-    """Reads ``host``, ``host:port`` or a URL; *port* and `tls.insecure` hold where the text does not say.
+    """Reads ``host``, ``host:port`` or a URL; *port* and `tls.insecure` hold where the text does not say. An IPv6 address
+    needs no brackets: in Kubernetes a variable with a node's address stands before the port.
 
     Raises ConfigError that names the exporter *name*.
     """
     try:
-        parts = urlsplit(text if "://" in text else f"//{text}")
+        written = in_brackets(text)
+        parts = urlsplit(written if "://" in written else f"//{written}")
         found_port = parts.port
     except ValueError as error:
         raise ConfigError(f"exporters.{name}.endpoint: {text!r} is not host:port or a URL ({error})") from None

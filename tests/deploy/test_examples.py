@@ -21,8 +21,9 @@ def test_the_server_takes_it(api, path):
     assert refusal(api, path.read_text()) == ""
 
 
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
 @pytest.mark.parametrize("path", COLLECTORS, ids=lambda path: path.parent.name)
-def test_the_collector_takes_its_configuration(path, tmp_path):
+def test_the_collector_takes_its_configuration(path, address, tmp_path):
     settings = YAML(typ="safe").load(of_kind(read(path), "ConfigMap")["data"]["config.yaml"])
     if NOT_IN_OURS in settings["exporters"]:
         settings["exporters"]["debug"] = {}
@@ -35,6 +36,6 @@ def test_the_collector_takes_its_configuration(path, tmp_path):
         YAML(typ="safe").dump(settings, output)
     done = subprocess.run(
         [binary("otelcol"), "validate", "--config", str(file)],
-        capture_output=True, text=True, check=False, env={"POD_IP": "192.0.2.1"},
+        capture_output=True, text=True, check=False, env={"POD_IP": address},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

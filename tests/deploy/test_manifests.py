@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from otelbpf.config import loads
+from otelbpf.export.endpoint import grpc_endpoint
 from tests.deploy.objects import MANIFESTS, container, of_kind, parse, read, refusal
 
 FILES = sorted(path for path in MANIFESTS.glob("*.yaml") if path.name != "kustomization.yaml")
@@ -31,11 +32,14 @@ def test_kustomize_gives_every_file(api):
     assert refusal(api, done.stdout) == ""
 
 
-def test_the_agent_takes_the_configuration():
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
+def test_the_agent_takes_the_configuration(address):
     text = of_kind(read(MANIFESTS / "configmap.yaml"), "ConfigMap")["data"]["otelbpf.yaml"]
-    config = loads(text.encode(), environ={"NODE_IP": "192.0.2.1"})
+    config = loads(text.encode(), environ={"NODE_IP": address})
     exporter = config.exporters["otlp_grpc"]
-    assert (exporter.endpoint, exporter.spool.directory) == ("http://192.0.2.1:4317", "/var/lib/otelbpf/spool")
+    endpoint = grpc_endpoint("otlp_grpc", exporter)
+    assert (endpoint.host, endpoint.port, endpoint.secure) == (address, 4317, False)
+    assert exporter.spool.directory == "/var/lib/otelbpf/spool"
 
 
 def test_probes_ask_where_the_agent_answers():

@@ -71,7 +71,7 @@ class OwnPods:
         pod = identity.pod_of(found, self._settings, before)
         if pod != before:  # most changes are of conditions, and what was made of the pod stays good
             self._by_uid[pod.uid] = pod
-            if pod.cgroup_uid == pod.uid or pod.cgroup_uid not in self._by_uid:  # nobody else can say who a pod is
+            if pod.cgroup_uid == pod.uid or not self._is_taken(pod):  # nobody else can say who a pod is
                 self.by_cgroup_uid[pod.cgroup_uid] = pod
 
     def gone(self, uid: str, now_ns: int) -> None:
@@ -80,6 +80,19 @@ class OwnPods:
             self._gone.append((now_ns, pod))
             if len(self._gone) > GONE_PODS:
                 self._forget_oldest()
+            self._hand_over(pod)
+
+    def _is_taken(self, mirror: Pod) -> bool:
+        """Whether the static pod that *mirror* says it stands for is another, or has another that is still there."""
+        holder = self.by_cgroup_uid.get(mirror.cgroup_uid)
+        others = holder is not None and holder.uid != mirror.uid and holder.uid in self._by_uid
+        return mirror.cgroup_uid in self._by_uid or others
+
+    def _hand_over(self, pod: Pod) -> None:
+        """Of a static pod kubelet makes another mirror, of which a list may tell before it tells that the last is gone."""
+        if self.by_cgroup_uid.get(pod.cgroup_uid) is pod:
+            heir = next((other for other in self._by_uid.values() if other.cgroup_uid == pod.cgroup_uid), pod)
+            self.by_cgroup_uid[pod.cgroup_uid] = heir
 
     def uids(self) -> Collection[str]:
         return self._by_uid.keys()

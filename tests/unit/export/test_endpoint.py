@@ -21,6 +21,11 @@ from otelbpf.export.endpoint import grpc_endpoint, http_endpoints, read_certific
         ("127.0.0.1:1", True, ("127.0.0.1", 1, False)),
         ("[::1]:4317", True, ("::1", 4317, False)),
         ("http://[fd00::1]", True, ("fd00::1", 4317, False)),
+        ("http://fd00::1:4318", False, ("fd00::1", 4318, False)),
+        ("2001:db8:0:1:2:3:4:5:14317", True, ("2001:db8:0:1:2:3:4:5", 14317, False)),
+        ("https://2001:db8:0:1:2:3:4:5/", True, ("2001:db8:0:1:2:3:4:5", 4317, True)),
+        ("fd00::1", True, ("fd00::1", 4317, False)),
+        ("http://collector/?from=http://a:b::c", False, ("collector", 4317, False)),
     ],
 )
 def test_grpc(text, insecure, expected):

@@ -301,6 +301,23 @@ def test_nobody_can_take_the_place_of_another_pod():
     assert own.by_cgroup_uid["u2"].uid == "u2"
     own.put(own_pod("z", "static", claimed="hash"), 5 * S)
     assert own.by_cgroup_uid["hash"].uid == "z"
+    own.put(own_pod("w", "late", claimed="hash"), 6 * S)
+    assert own.by_cgroup_uid["hash"].uid == "z"
+
+
+def test_the_next_mirror_of_a_static_pod_may_be_told_of_before_the_last_is_gone():
+    own = OwnPods(Kubernetes())
+    own.put(own_pod("a", "kube-apiserver-n1", claimed="hash"), S)
+    own.put(own_pod("b", "kube-apiserver-n1", claimed="hash"), 2 * S)
+    assert own.by_cgroup_uid["hash"].uid == "a"
+    own.gone("a", 3 * S)
+    assert own.by_cgroup_uid["hash"].uid == "b"
+    own.sweep(10_000 * S)
+    assert own.by_cgroup_uid["hash"].uid == "b"
+    own.gone("b", 10_001 * S)
+    assert own.by_cgroup_uid["hash"].uid == "b"
+    own.sweep(20_000 * S)
+    assert "hash" not in own.by_cgroup_uid
 
 
 def test_text_that_is_no_address():

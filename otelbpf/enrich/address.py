@@ -148,8 +148,11 @@ def _translated(known: Ends | None) -> dict[str, Column]:
 def _said(kind: int, end: End) -> dict[str, object]:
     family, place = KINDS[kind]
     if place != LOOPBACK:
-        place = place_of(end, own=place == HOST) or place
-    return {names.NETWORK_TYPE: family, names.OTELBPF_PEER_TYPE: place, **end_facts(end)}
+        place = place_of(end, own=place == HOST) or ("" if end.is_unsure else place)
+    told: dict[str, object] = {names.NETWORK_TYPE: family}
+    if place:
+        told[names.OTELBPF_PEER_TYPE] = place
+    return told | end_facts(end)
 
 
 def _peer(key: _Peer) -> tuple[Facts, Facts]:

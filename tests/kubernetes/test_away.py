@@ -69,6 +69,7 @@ def test_an_agent_that_starts_before_the_server_names_everything_when_it_is_ther
             assert record.resource["k8s.pod.uid"] == uid
             assert record.resource["container.id"] == container.id
             assert "k8s.pod.name" not in record.resource
+            assert "otelbpf.peer.type" not in record.attributes
         own.server.start()
         wait_for(lambda: answered(collector) >= {"pods", "peer_pods"}, "the first lists", 90)
         let_go(lasting)
@@ -80,6 +81,7 @@ def test_an_agent_that_starts_before_the_server_names_everything_when_it_is_ther
     (named,) = after
     assert of(named.resource, pods.client_names) == pods.client_names
     assert named["otelbpf.peer.k8s.pod.name"] == "db-0"
+    assert named["otelbpf.peer.type"] == "pod"
     assert agent.summary.events["tcp_connection"].balanced
 
 

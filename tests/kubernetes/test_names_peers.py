@@ -133,6 +133,8 @@ def ways(world: World) -> dict[str, Way]:
     cart, host = world.cart, world.host
     by_service = world.service(cart.ipv4)
     masked = world.pod("front")
+    # A private address, which a pod that no service selects may have: then nobody tells of it.
+    stranger = {"otelbpf.peer.type": "external"} if world.peers == "pods" else {}
     alias = f"partner.{world.namespace}.svc.cluster.local"
     return {
         "pod, IPv4": Way("front", cart.ipv4, PORT, world.pod("cart"), world.pod("front")),
@@ -144,9 +146,7 @@ def ways(world: World) -> dict[str, Way]:
         "load balancer's IP": Way("front", BALANCER_IP, 80, by_service, world.pod("front")),
         "load balancer's name": Way("front", "lb.example.com", 443, world.alias("basket"), None, BALANCER),
         "node port": Way("front", host.ipv4, NODE_PORT, by_service, masked | {"port": "client"}),
-        "node port, from outside": Way(
-            "outside", host.ipv4, NODE_PORT, by_service, {"otelbpf.peer.type": "external", "port": "client"}
-        ),
+        "node port, from outside": Way("outside", host.ipv4, NODE_PORT, by_service, stranger | {"port": "client"}),
         "host port": Way(
             "front", host.ipv4, HOST_PORT, world.pod("cart") | through(cart.ipv4, PORT), masked | {"port": "client"}
         ),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from otelbpf.enrich.kubernetes.holders import Holder, Holders
+from otelbpf.enrich.kubernetes.holders import Holder, Holders, may_be_of_pods
 from otelbpf.enrich.kubernetes.identity import Pod
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from otelbpf.enrich.kubernetes.tables import OwnPods, Services
     from otelbpf.kernel.conntrack import Ends
 
-ADDRESS, PORT, NAME, ENDS = "address", "port", "name", "ends"
+ADDRESS, PORT, NAME, ENDS, UNSURE = "address", "port", "name", "ends", "unsure"
 
 
 class Cluster(Protocol):
@@ -40,6 +40,9 @@ class Cluster(Protocol):
 
     def holders(self, address: bytes) -> tuple[Holder, ...]:
         """Who has or had that address."""
+
+    def is_complete_for(self, address: bytes) -> bool:
+        """Whether all who may have *address* are known, so that it is none of the cluster's if nobody has it."""
 
     def at_node_port(self, port: int) -> Holder | None:
         """The service that every node offers at *port*."""
@@ -74,12 +77,17 @@ class Known:
         self._holders = holders
         self._by_node_port = services.by_node_port
         self._by_host_name = services.by_host_name
+        self.is_complete = False
+        """Whether every pod, service and node of the cluster is told of, now; the watcher says so."""
 
     def pod(self, cgroup_uid: str) -> Pod | None:
         return self._own.get(cgroup_uid)
 
     def holders(self, address: bytes) -> tuple[Holder, ...]:
         return self._holders.of(address)
+
+    def is_complete_for(self, address: bytes) -> bool:
+        return self.is_complete or not may_be_of_pods(address)
 
     def at_node_port(self, port: int) -> Holder | None:
         return self._by_node_port.get(port)
@@ -121,6 +129,12 @@ class Recorder:
     def holders(self, address: bytes) -> tuple[Holder, ...]:
         return self._kept(ADDRESS, address.hex(), self._cluster.holders(address))
 
+    def is_complete_for(self, address: bytes) -> bool:
+        complete = self._cluster.is_complete_for(address)
+        if not complete:
+            self._answers.setdefault(UNSURE, {})[address.hex()] = True
+        return complete
+
     def at_node_port(self, port: int) -> Holder | None:
         return next(iter(self._kept(PORT, str(port), _one(self._cluster.at_node_port(port)))), None)
 
@@ -158,6 +172,7 @@ class Recorded:
         self._holders: dict[tuple[str, str], tuple[Holder, ...]] = {}
         self._true = {key: (bytes.fromhex(one[0]), one[1]) for key, one in answers.get(ENDS, {}).items()}
         self._remotes = {key.split()[3] for key in self._true}
+        self._unsure = answers.get(UNSURE, {})
         made: dict[str, Holder] = {}
         for kind in (ADDRESS, PORT, NAME):
             for key, holders in answers.get(kind, {}).items():
@@ -168,6 +183,9 @@ class Recorded:
 
     def holders(self, address: bytes) -> tuple[Holder, ...]:
         return self._holders.get((ADDRESS, address.hex()), ())
+
+    def is_complete_for(self, address: bytes) -> bool:
+        return address.hex() not in self._unsure
 
     def at_node_port(self, port: int) -> Holder | None:
         return next(iter(self._holders.get((PORT, str(port)), ())), None)

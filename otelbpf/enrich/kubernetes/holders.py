@@ -206,6 +206,14 @@ def packed(text: str | None) -> bytes | None:
         return None
 
 
+def may_be_of_pods(address: bytes) -> bool:
+    """Whether pods are given such addresses: IPv6, and the private ones of IPv4."""
+    if not address.startswith(MAPPED):
+        return True
+    number = int.from_bytes(address, "big")
+    return any(number >> (ADDRESS_BITS - length) == bits for bits, length in _PRIVATE)
+
+
 def network(text: str) -> Network | None:
     """A network such as 10.244.1.0/24; None for what is none."""
     address, slash, bits = text.partition("/")
@@ -219,3 +227,11 @@ def network(text: str) -> Network | None:
 def packed_all(texts: Iterable[str | None]) -> tuple[bytes, ...]:
     """The addresses among *texts*, each once, in order."""
     return tuple(dict.fromkeys(filter(None, map(packed, texts))))
+
+
+_PRIVATE = tuple(
+    found
+    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
+    if (found := network(text)) is not None
+)
+"""RFC 1918, RFC 6598, RFC 3927."""

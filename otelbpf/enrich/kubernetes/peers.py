@@ -41,9 +41,12 @@ class End(NamedTuple):
     """Who has the address that the socket sees."""
     behind: Holder | None = None
     """The true other end, where the address was translated."""
+    is_unsure: bool = False
+    """Whether somebody of the cluster may be there whom nobody has told of."""
 
 
 NOBODY = End()
+UNSURE = End(is_unsure=True)
 OUTSIDE = Holder("external", "")
 """The true other end where it is none of the cluster's."""
 
@@ -73,7 +76,10 @@ class Peers:
         claims = [self._cluster.holders(address) for address in distinct]
         values = _Values()
         times_ns = _times_ns(batch)
-        first = np.array([values.code(End(one[0]) if one else NOBODY) for one in claims], dtype=np.intp)
+        ends = [
+            End(one[0]) if one else self._nobody(address, own) for address, one in zip(distinct, claims, strict=True)
+        ]
+        first = np.array([values.code(end) for end in ends], dtype=np.intp)
         begins_ns = np.array([one[0].begins_ns - SKEW_NS if one else 0 for one in claims], dtype=np.int64)
         codes = np.where(times_ns >= begins_ns[found.codes], first[found.codes], 0)
         several = np.array([len(one) > 1 for one in claims], dtype=bool)[found.codes]
@@ -87,6 +93,9 @@ class Peers:
         self._name_node_ports(batch, np.array(of_nodes, dtype=bool)[found.codes], codes, values)
         translated = np.array([self._cluster.translates(address) for address in distinct], dtype=bool)[found.codes]
         return Ends(codes, values.ends, *self._see_through(batch, translated, codes, values, times_ns, own))
+
+    def _nobody(self, address: bytes, own: frozenset[bytes]) -> End:
+        return NOBODY if address in own or self._cluster.is_complete_for(address) else UNSURE
 
     def named(self, end: End, known_as: tuple[str, ...]) -> End:
         """The end, with what a service of type ExternalName says of the host *known_as*."""
@@ -130,9 +139,14 @@ class Peers:
                 address, nat_ports[row] = true
                 nat_addresses[row] = np.void(address)
                 holder = held_by(self._cluster.holders(address), int(times_ns[row]))
-                if holder is None and address not in own:
-                    holder = OUTSIDE
-                codes[row] = values.code(End(values.ends[codes[row]].holder, holder))
+                seen = values.ends[codes[row]].holder
+                if holder is not None or address in own:
+                    end = End(seen, holder)
+                elif self._cluster.is_complete_for(address):
+                    end = End(seen, OUTSIDE)
+                else:  # the node in whose place it is seen says nothing of it
+                    end = End(seen if seen is not None and seen.kind == SERVICE else None, is_unsure=True)
+                codes[row] = values.code(end)
         return nat_addresses, nat_ports
 
 

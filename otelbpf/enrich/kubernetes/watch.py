@@ -143,6 +143,12 @@ class Watch:
         except ProtocolError as error:
             self._fail(str(error))
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that there is now is in the table."""
+        health = self.health
+        return health.listed and not (health.down_since_ns or health.beyond or health.undecodable)
+
     def check(self, now_s: float) -> None:
         """Gives up a stream that says nothing any more; one that goes on is answered."""
         if self.stream is None:

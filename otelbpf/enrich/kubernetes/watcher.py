@@ -225,6 +225,7 @@ class Watcher:
             self._open_one()
             self._choose_peers()
             self._wait_and_read(node_due_s)
+            self.known.is_complete = self._peers is not None and all(watch.is_complete for watch in self._watches)
             if self._node_error or all(watch.tried for watch in self._all()):
                 self._tried.set()
             if now_s >= sweep_due_s:

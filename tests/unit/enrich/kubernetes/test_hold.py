@@ -29,12 +29,16 @@ class Cluster:
 
     def __init__(self):
         self.pods, self.addresses, self.ports, self.true = {}, {}, {}, {}
+        self.unsure = set()
 
     def pod(self, uid):
         return self.pods.get(uid)
 
     def holders(self, address):
         return self.addresses.get(address, ())
+
+    def is_complete_for(self, address):
+        return address not in self.unsure
 
     def at_node_port(self, port):
         return self.ports.get(port)
@@ -135,6 +139,36 @@ def peers_of(cluster, **row):
         values(found, "edge")[0],
         (found.number("nat_address")[0].item(), int(found.number("nat_port")[0])),
     )
+
+
+def test_where_somebody_may_be_whom_nobody_has_told_of_no_kind_of_place_is_guessed():
+    cluster = Cluster()
+    cluster.unsure = {packed("10.244.0.9")}
+    remote, edge, _ = peers_of(cluster, remote_address="10.244.0.9")
+    assert (remote, edge) == ({"network.type": "ipv4"}, {})
+    assert peers_of(cluster, remote_address="10.244.0.8")[1] == {"otelbpf.peer.type": "external"}
+
+
+def test_who_is_truly_there_is_not_guessed_either():
+    cluster = Cluster()
+    vip, backend, us = packed("10.96.0.5"), packed("10.244.0.9"), packed("10.244.0.1")
+    cluster.unsure = {vip, backend}
+    cluster.true = {(6, us, 40000, vip, 80): (backend, 5432)}
+    row = {"local_address": "10.244.0.1", "remote_address": "10.96.0.5", "local_port": 40000, "remote_port": 80}
+    remote, edge, nat = peers_of(cluster, **row)
+    assert (remote, edge, nat) == ({"network.type": "ipv4"}, {}, (backend, 5432))
+    cluster.addresses = {vip: (Holder("service", "db", "shop"),)}
+    assert peers_of(cluster, **row)[0]["otelbpf.peer.type"] == "service"
+
+
+def test_a_recording_remembers_what_was_not_sure():
+    answers = {}
+    cluster = Cluster()
+    cluster.unsure = {packed("10.244.0.9")}
+    recorder = Recorder(cluster, answers)
+    asked = [packed("10.244.0.9"), packed("10.244.0.8")]
+    assert [recorder.is_complete_for(one) for one in asked] == [False, True]
+    assert [Recorded(answers).is_complete_for(one) for one in asked] == [False, True]
 
 
 def test_a_service_and_the_pod_behind_it():

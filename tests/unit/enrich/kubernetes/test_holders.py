@@ -20,6 +20,7 @@ from otelbpf.enrich.kubernetes.holders import (
     Holder,
     Holders,
     held_by,
+    may_be_of_pods,
     network,
     packed,
 )  # fmt: skip
@@ -318,6 +319,17 @@ def test_the_next_mirror_of_a_static_pod_may_be_told_of_before_the_last_is_gone(
     assert own.by_cgroup_uid["hash"].uid == "b"
     own.sweep(20_000 * S)
     assert "hash" not in own.by_cgroup_uid
+
+
+@pytest.mark.parametrize(
+    ("address", "may"),
+    [
+        ("10.0.0.1", True), ("11.0.0.1", False), ("172.31.255.255", True), ("172.32.0.0", False), ("192.168.0.1", True),
+        ("100.127.0.1", True), ("100.128.0.1", False), ("169.254.1.1", True), ("8.8.8.8", False), ("2001:db8::1", True),
+    ],
+)  # fmt: skip
+def test_addresses_that_pods_may_have(address, may):
+    assert may_be_of_pods(packed(address)) is may
 
 
 def test_text_that_is_no_address():

@@ -129,8 +129,8 @@ class Stores:
     def _collector(self) -> Program:
         text = of_kind(read(EXAMPLE / "collector.yaml"), "ConfigMap")["data"]["config.yaml"]
         for there, here in (
-            ("${env:POD_IP}:4317", f"{HERE}:{self.otlp_grpc}"), ("${env:POD_IP}:4318", f"{HERE}:{self.otlp}"),
-            ("${env:POD_IP}:13133", f"{HERE}:{self.health}"), ("loki.observability.svc:3100", f"{HERE}:{self.loki}"),
+            ("[${env:POD_IP}]:4317", f"{HERE}:{self.otlp_grpc}"), ("[${env:POD_IP}]:4318", f"{HERE}:{self.otlp}"),
+            ("[${env:POD_IP}]:13133", f"{HERE}:{self.health}"), ("loki.observability.svc:3100", f"{HERE}:{self.loki}"),
             ("prometheus.observability.svc:9090", f"{HERE}:{self.prometheus}"), ("tempo.observability.svc:4317", f"{HERE}:9"),
         ):  # fmt: skip
             assert there in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from otelbpf.config import loads
@@ -30,6 +32,22 @@ def test_kustomize_gives_every_file(api):
     expected = sorted((one["kind"], one["metadata"]["name"]) for path in FILES for one in read(path))
     assert sorted((one["kind"], one["metadata"]["name"]) for one in parse(done.stdout)) == expected
     assert refusal(api, done.stdout) == ""
+
+
+def test_install_again_and_uninstall(api):
+    """All of it for real; a second time changes nothing."""
+    expected = sorted(f"{one['kind']}/{one['metadata']['name']}".lower() for path in FILES for one in read(path))
+    for _ in range(2):
+        done = api.kubectl("apply", "--server-side", "-k", str(MANIFESTS), "-o", "name")
+        assert done.returncode == 0, done.stderr
+        assert sorted(re.sub(r"\.[a-z.0-9]*/", "/", line) for line in done.stdout.split()) == expected
+    generation = "jsonpath={.metadata.generation}"
+    assert api.kubectl("-n", "otelbpf", "get", "daemonset", "otelbpf", "-o", generation).stdout == "1"
+    own = ("daemonset/otelbpf", "configmap/otelbpf")  # the namespace and the role are those of the other tests
+    done = api.kubectl("-n", "otelbpf", "delete", "--wait=false", *own)
+    assert done.returncode == 0, done.stderr
+    done = api.kubectl("delete", "priorityclass/otelbpf")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])

@@ -284,7 +284,7 @@ def conntrack_figures() -> Iterator[Figure]:
     began = time.process_time()
     for one in messages:
         for original, reply in connections(one):
-            tracking._remember(original, reply)
+            tracking._remember(original, reply, 0, 0)
     taken = (time.process_time() - began) / count * 1e6
     note = f"reading it from the kernel not counted; at most {conntrack.CONNECTIONS:,} are remembered"
     yield Figure("a connection that the node translates", f"{taken:.1f} µs", "", note)

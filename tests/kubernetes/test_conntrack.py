@@ -9,8 +9,9 @@ import pytest
 
 from otelbpf.config import Kubernetes
 from otelbpf.enrich.kubernetes.conntrack import Conntrack
-from otelbpf.enrich.kubernetes.holders import packed
+from otelbpf.enrich.kubernetes.holders import NS_PER_S, packed
 from otelbpf.enrich.kubernetes.watcher import Watcher
+from otelbpf.kernel.clock import boottime_ns
 from tests.e2e.netns import NAMES, Namespaces
 from tests.e2e.polling import wait_for
 
@@ -64,14 +65,18 @@ def test_both_ends_of_a_translated_connection(router):
         assert serving.stdout is not None
         serving.stdout.readline()
         connect(client, "10.2.0.2", 8080)
+        began_ns = boottime_ns()
         port = connect(client, "10.96.0.80", 80)
         addresses = [packed(text) for text in ("10.1.0.2", "10.96.0.80", "10.2.0.2", "10.2.0.1")]
         us, service, backend, masked = (address or b"" for address in addresses)
         wait_for(lambda: conntrack.learn() or conntrack.translates(service), "the event")
-        assert conntrack.true_end((6, us, port, service, 80)) == (backend, 8080)
+        assert conntrack.true_end((6, us, port, service, 80), began_ns) == (backend, 8080)
         assert conntrack.translates(masked)
-        seen = [(ends, true) for ends, true in conntrack._true.items() if ends[1] == backend and true == (us, port)]
-        assert [(ends[0], ends[2], ends[3]) for ends, _ in seen] == [(6, 8080, masked)]
+        seen = [ends for ends, one in conntrack._true.items() if ends[1] == backend and one.true == (us, port)]
+        assert [(ends[0], ends[2], ends[3]) for ends in seen] == [(6, 8080, masked)]
+        assert conntrack.true_end(seen[0], began_ns) == (us, port)
+        for another_ns in (began_ns - 60 * NS_PER_S, began_ns + 60 * NS_PER_S):
+            assert conntrack.true_end((6, us, port, service, 80), another_ns) is None
         serving.kill()
 
 

@@ -56,8 +56,9 @@ class Cluster(Protocol):
     def translates(self, remote: bytes) -> bool:
         """Whether connections to *remote* are known to lead to another end."""
 
-    def true_end(self, ends: Ends) -> tuple[bytes, int] | None:
-        """The address and port of the other end of a connection that is translated on its way."""
+    def true_end(self, ends: Ends, began_ns: int) -> tuple[bytes, int] | None:
+        """The address and port of the other end of a connection that is translated on its way; *began_ns* (CLOCK_BOOTTIME)
+        tells it from others with the same ends."""
 
 
 class Known:
@@ -147,10 +148,10 @@ class Recorder:
     def translates(self, remote: bytes) -> bool:
         return self._cluster.translates(remote)
 
-    def true_end(self, ends: Ends) -> tuple[bytes, int] | None:
-        true = self._cluster.true_end(ends)
+    def true_end(self, ends: Ends, began_ns: int) -> tuple[bytes, int] | None:
+        true = self._cluster.true_end(ends, began_ns)
         if true is not None:
-            self._answers.setdefault(ENDS, {})[_text(ends)] = [true[0].hex(), true[1]]
+            self._answers.setdefault(ENDS, {})[f"{_text(ends)} {began_ns}"] = [true[0].hex(), true[1]]
         return true
 
     def _kept(self, kind: str, key: str, holders: tuple[Holder, ...]) -> tuple[Holder, ...]:
@@ -199,8 +200,9 @@ class Recorded:
     def translates(self, remote: bytes) -> bool:
         return remote.hex() in self._remotes
 
-    def true_end(self, ends: Ends) -> tuple[bytes, int] | None:
-        return self._true.get(_text(ends)) if self._true else None
+    def true_end(self, ends: Ends, began_ns: int) -> tuple[bytes, int] | None:
+        text = _text(ends)
+        return self._true.get(f"{text} {began_ns}") or self._true.get(text)  # older recordings have no times
 
 
 def _text(ends: Ends) -> str:

@@ -130,15 +130,17 @@ class Peers:
         nat_ports = np.zeros(len(batch), dtype=np.uint16)
         rows = batch.rows
         protocols = rows["transport"] if "transport" in (rows.dtype.names or ()) else None
+        began_ns = _began_ns(rows) if translated.any() else np.zeros(0, dtype=np.int64)
         for row in np.flatnonzero(translated).tolist() if translated.any() else ():
             one = rows[row]
             protocol = TCP if protocols is None else int(protocols[row])
             local, remote = one["local_address"].item(), one["remote_address"].item()
-            true = self._cluster.true_end((protocol, local, int(one["local_port"]), remote, int(one["remote_port"])))
+            ends = (protocol, local, int(one["local_port"]), remote, int(one["remote_port"]))
+            true = self._cluster.true_end(ends, int(began_ns[row])) if began_ns[row] else None
             if true is not None:
-                address, nat_ports[row] = true
-                nat_addresses[row] = np.void(address)
-                holder = held_by(self._cluster.holders(address), int(times_ns[row]))
+                address, port = true
+                nat_addresses[row], nat_ports[row] = np.void(address), port
+                holder = held_by(self._cluster.holders(address), int(times_ns[row]), port)
                 seen = values.ends[codes[row]].holder
                 if holder is not None or address in own:
                     end = End(seen, holder)
@@ -215,3 +217,13 @@ def _times_ns(batch: Batch) -> NDArray[np.int64]:
         times_ns = np.where(start_ns > 0, start_ns, times_ns)
     result: NDArray[np.int64] = times_ns + batch.clock_offset_ns
     return result
+
+
+def _began_ns(rows: NDArray[np.void]) -> NDArray[np.int64]:
+    """When each row's connection began, else when its question was asked; CLOCK_BOOTTIME, which nobody sets. 0: not known,
+    as of connections that are older than the agent."""
+    fields = rows.dtype.names or ()
+    if "start_ns" in fields:
+        return rows["start_ns"].astype(np.int64)
+    times_ns: NDArray[np.int64] = rows["head"]["time_ns"].astype(np.int64)
+    return times_ns - rows["latency_ns"].astype(np.int64) if "latency_ns" in fields else times_ns

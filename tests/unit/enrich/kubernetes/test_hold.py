@@ -13,9 +13,10 @@ from otelbpf.enrich import Enrichment
 from otelbpf.enrich.kubernetes import identity, objects
 from otelbpf.enrich.kubernetes.cluster import Recorded, Recorder
 from otelbpf.enrich.kubernetes.holders import Holder, packed
+from otelbpf.enrich.kubernetes.peers import Peers
 from otelbpf.enrich.machine import RecordedMachine
 from otelbpf.hold import Hold
-from tests.unit.enrich.rows import CGROUP, rows, tcp, values
+from tests.unit.enrich.rows import CGROUP, DNS, rows, tcp, values
 
 UID = "11111111-2222-3333-4444-555555555555"
 RUN = "ab" * 32
@@ -29,7 +30,7 @@ class Cluster:
 
     def __init__(self):
         self.pods, self.addresses, self.ports, self.true = {}, {}, {}, {}
-        self.unsure = set()
+        self.unsure, self.asked_ns = set(), []
 
     def pod(self, uid):
         return self.pods.get(uid)
@@ -52,7 +53,8 @@ class Cluster:
     def translates(self, remote):
         return any(ends[3] == remote for ends in self.true)
 
-    def true_end(self, ends):
+    def true_end(self, ends, began_ns):
+        self.asked_ns.append(began_ns)
         return self.true.get(ends)
 
 
@@ -155,10 +157,10 @@ def test_who_is_truly_there_is_not_guessed_either():
     cluster.unsure = {vip, backend}
     cluster.true = {(6, us, 40000, vip, 80): (backend, 5432)}
     row = {"local_address": "10.244.0.1", "remote_address": "10.96.0.5", "local_port": 40000, "remote_port": 80}
-    remote, edge, nat = peers_of(cluster, **row)
+    remote, edge, nat = peers_of(cluster, start_ns=9, **row)
     assert (remote, edge, nat) == ({"network.type": "ipv4"}, {}, (backend, 5432))
     cluster.addresses = {vip: (Holder("service", "db", "shop"),)}
-    assert peers_of(cluster, **row)[0]["otelbpf.peer.type"] == "service"
+    assert peers_of(cluster, start_ns=9, **row)[0]["otelbpf.peer.type"] == "service"
 
 
 def test_a_recording_remembers_what_was_not_sure():
@@ -179,7 +181,8 @@ def test_a_service_and_the_pod_behind_it():
     cluster.addresses = {vip: (service,), backend: (behind,)}
     cluster.true = {(6, us, 40000, vip, 80): (backend, 5432)}
     row = {"local_address": "10.244.0.1", "remote_address": "10.96.0.5", "local_port": 40000, "remote_port": 80}
-    remote, edge, nat = peers_of(cluster, **row)
+    remote, edge, nat = peers_of(cluster, start_ns=9, **row)
+    assert cluster.asked_ns == [9]
     wanted = {
         "otelbpf.peer.type": "service",
         "otelbpf.peer.k8s.service.name": "db", "service.peer.name": "db", "otelbpf.peer.k8s.pod.name": "db-0",
@@ -192,6 +195,48 @@ def test_a_service_and_the_pod_behind_it():
         "otelbpf.peer.k8s.namespace.name": "shop", "otelbpf.peer.k8s.workload.name": "db-set",
         "otelbpf.peer.k8s.workload.kind": "StatefulSet",
     }  # fmt: skip
+
+
+def test_a_connection_older_than_the_agent_has_no_end_behind_its_service():
+    cluster = Cluster()
+    vip, us = packed("10.96.0.5"), packed("10.244.0.1")
+    cluster.addresses = {vip: (Holder("service", "db", "shop", service_name="db", service_namespace="shop"),)}
+    cluster.true = {(6, us, 40000, vip, 80): (packed("10.244.0.5"), 5432)}
+    row = {"local_address": "10.244.0.1", "remote_address": "10.96.0.5", "local_port": 40000, "remote_port": 80}
+    remote, _, nat = peers_of(cluster, start_ns=0, **row)
+    assert remote["otelbpf.peer.k8s.service.name"] == "db"
+    assert nat == (bytes(16), 0)
+
+
+def test_a_pod_behind_several_services_is_of_the_one_whose_port_it_was_translated_to():
+    cluster = Cluster()
+    node, backend, us = packed("192.0.2.7"), packed("10.244.0.5"), packed("10.244.0.1")
+    cluster.addresses = {
+        node: (Holder("node", "n7", node="n7"),),
+        backend: tuple(
+            Holder("pod", "p", "shop", "u9", "n7", service_name=name, service_namespace="shop", ports=(port,))
+            for name, port in (("api", 8080), ("db", 5432))
+        ),
+    }
+    row = {"local_address": "10.244.0.1", "remote_address": "192.0.2.7", "local_port": 40000, "remote_port": 80}
+    for port, name in ((8080, "api"), (5432, "db")):
+        cluster.true = {(6, us, 40000, node, 80): (backend, port)}
+        remote, *_ = peers_of(cluster, start_ns=9, **row)
+        assert remote["service.peer.name"] == name
+
+
+def test_a_question_is_of_the_time_at_which_it_was_asked():
+    cluster = Cluster()
+    vip, us = packed("10.96.0.10"), packed("10.244.0.1")
+    cluster.true = {(17, us, 40000, vip, 53): (packed("10.244.0.5"), 53)}
+    more = [("latency_ns", "u8"), ("transport", "u1"), ("local_port", "u2"), ("remote_port", "u2")]
+    wide = np.zeros(1, np.dtype([*[(name, DNS[name]) for name in DNS.names], *more]))
+    wide["head"]["time_ns"], wide["latency_ns"], wide["transport"] = 9, 2, 17
+    wide["local_port"], wide["remote_port"] = 40000, 53
+    wide["local_address"], wide["remote_address"] = np.void(us), np.void(vip)
+    ends = Peers(cluster).of(Batch("dns_lookup", wide, 100), frozenset())
+    assert (ends.nat_addresses[0].item(), ends.nat_ports[0]) == (packed("10.244.0.5"), 53)
+    assert cluster.asked_ns == [7]
 
 
 def test_a_port_that_every_node_has_for_a_service():
@@ -217,7 +262,7 @@ def test_a_recording_answers_as_the_cluster_did():
         recorder.node_name,
         recorder.pod(UID),
         recorder.at_node_port(30080),
-        recorder.true_end((6, us, 40000, vip, 80)),
+        recorder.true_end((6, us, 40000, vip, 80), 7),
     )
     recorder.holders(vip), recorder.holders(us)
     again = Recorded(json.loads(json.dumps(answers)))
@@ -227,5 +272,9 @@ def test_a_recording_answers_as_the_cluster_did():
     assert again.holders(vip)[0].name == "db"
     assert again.holders(us) == ()
     assert again.translates(vip)
-    assert again.true_end((6, us, 40000, vip, 80)) == (us, 5432)
+    assert again.true_end((6, us, 40000, vip, 80), 7) == (us, 5432)
+    assert again.true_end((6, us, 40000, vip, 80), 8) is None
+    older = {"ends": {f"6 {us.hex()} 40000 {vip.hex()} 80": [us.hex(), 5432]}}  # of before there were times
+    assert Recorded(older).translates(vip)
+    assert Recorded(older).true_end((6, us, 40000, vip, 80), 8) == (us, 5432)
     assert not again.holds

@@ -21,6 +21,16 @@ def let_in(objects: Objects, *subjects: dict[str, str]) -> None:
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": WATCH},
     ]
     objects.call("POST", ROLES, {"metadata": {"name": "otelbpf"}, "rules": rules})
+    bind(objects, *subjects)
+
+
+def bind(objects: Objects, *subjects: dict[str, str]) -> None:
+    """Gives the role, which is there already, to *subjects*."""
     groups = [{"apiGroup": GROUP if one["kind"] == "User" else "", **one} for one in subjects]
     role = {"kind": "ClusterRole", "name": "otelbpf", "apiGroup": GROUP}
     objects.call("POST", BINDINGS, {"metadata": {"name": "otelbpf"}, "subjects": groups, "roleRef": role})
+
+
+def unbind(objects: Objects) -> None:
+    """Takes the role from whoever had it."""
+    objects.call("DELETE", f"{BINDINGS}/otelbpf")

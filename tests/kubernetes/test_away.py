@@ -11,8 +11,11 @@ from tests.e2e.agent import Agent
 from tests.e2e.polling import wait_for
 from tests.kubernetes.cluster import Objects, owned
 from tests.kubernetes.pods import Container, let_go
+from tests.kubernetes.roles import bind, let_in, unbind
+from tests.kubernetes.test_check import configured, rows
 from tests.kubernetes.test_names import PORT, Network, answered, collector, ends, network, of, settings
-from tests.peers.api_server import ApiServer
+from tests.peers.api_server import AGENT, ApiServer
+from tests.peers.program import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["collector", "network"]
 NODE = "away-node"
+AS_AGENT = {"kind": "User", "name": "agent"}
 UNKNOWN = "11111111-2222-3333-4444-999999999999"
 
 
@@ -119,4 +123,37 @@ def test_a_server_that_is_killed_takes_no_name_away_and_brings_new_ones_when_it_
         agent.stop()
     assert record.resource["k8s.pod.name"] == "late"
     assert record["otelbpf.peer.k8s.pod.name"] == "db-0"
+    assert agent.summary.events["tcp_connection"].balanced
+
+
+def test_rights_that_are_taken_away_take_no_name_away(tmp_path, own, collector, network):
+    objects = Objects(own)
+    let_in(objects, AS_AGENT)
+    endpoint = f"127.0.0.1:{free_ports(1)[0]}"
+    told = settings(collector, own, NODE, hold="1s", kubeconfig=str(own.kubeconfig(AGENT)))
+    with ExitStack() as open_:
+        pods = pair(objects, network, open_)
+        agent = open_.enter_context(Agent(tmp_path, told | {"health": {"endpoint": endpoint}}))
+        wait_for(lambda: answered(collector) >= {"pods", "peer_pods"}, "the first lists")
+        unbind(objects)
+        own.server.kill()  # a watch that is open stays allowed
+        own.server.start()
+        config = configured(own.kubeconfig(AGENT), endpoint)
+        kinds = {"agent's pods", "agent's peer_pods", "agent's services", "agent's nodes"}
+        wait_for(lambda: {row.subject for row in rows(config) if "HTTP 403" in row.what} >= kinds, "all refused", 90)
+        pods.client.talk(network.server, PORT)
+        at_client, at_server = ends(collector, pods.client.id, pods.backend.id)
+        assert of(at_client.resource, pods.client_names) == pods.client_names
+        assert at_client["otelbpf.peer.k8s.pod.name"] == "db-0"
+        assert at_server["otelbpf.peer.k8s.workload.name"] == "web"
+
+        bind(objects, AS_AGENT)
+        late = open_.enter_context(Container(objects.pod("shop", "late", NODE), network.client_namespace))
+        objects.running("shop", "late", network.client, {"app": late.id})
+        for watch in ("pods", "peer_pods"):
+            wait_for(lambda watch=watch: f"kubernetes: {watch}: answered again" in agent.text, "its return", 90)
+        late.talk(network.server, PORT)
+        (record,) = collector.wait_for_records(lambda record: record.resource.get("container.id") == late.id, 1)
+        agent.stop()
+    assert record.resource["k8s.pod.name"] == "late"
     assert agent.summary.events["tcp_connection"].balanced

@@ -10,7 +10,8 @@ from typing import Self
 
 import pytest
 
-from otelbpf.config import Retry, SendingQueue
+from otelbpf.config import Retry, SendingQueue, Spool
+from otelbpf.conveyor import pace_s
 from otelbpf.errors import OtelbpfError
 from otelbpf.export import Exporters
 from otelbpf.export.account import SignalLedger
@@ -281,3 +282,12 @@ def test_what_ends_a_thread_is_told_to_who_asks():
             outputs.check()
         outputs.flush(time.monotonic() + 0.1)
         assert outputs.ledger()["peer", "logs"].balanced
+
+
+def test_ticks_are_short_while_one_of_them_keeps_what_waits_on_disk(tmp_path):
+    plain = Sender("a", Scripted(), SOON, SMALL, ("logs",))
+    keeping = Sender("b", Scripted(), SOON, SMALL, ("logs",), Spool(directory=str(tmp_path)))
+    with Exporters([plain, keeping]) as exporters:
+        assert pace_s(on_disk=exporters.keep_on_disk) < 0.2
+        exporters.replace([plain], time.monotonic() + 5)
+        assert pace_s(on_disk=exporters.keep_on_disk) > 0.2

@@ -83,9 +83,9 @@ class Drain:
     def __enter__(self) -> Self:
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poller = select.poll()
-        for fd in (self._stop_fd, *(source.ring.fd for source in self.sources)):
+        for fd in (self._stop_fd, *(ring.fd for ring in self._rings)):
             self._poller.register(fd, select.POLLIN)
-        self._read_up_to = [source.ring.position for source in self.sources]
+        self._read_up_to = [ring.position for ring in self._rings]
         self._thread.start()
         return self
 
@@ -132,7 +132,7 @@ class Drain:
 
     def catch_up(self, within_s: float) -> None:
         """Returns when what the rings hold now can be taken, or after *within_s*."""
-        now = [source.ring.producer for source in self.sources]
+        now = [ring.producer for ring in self._rings]
         until = time.monotonic() + within_s
         while self._thread.is_alive() and time.monotonic() < until:
             if all(read >= written for read, written in zip(self._read_up_to, now, strict=True)):
@@ -141,7 +141,7 @@ class Drain:
 
     def pending(self, source: int) -> int:
         """Records of the source that the kernel has written and nobody has taken."""
-        ring = self.sources[source].ring
+        ring = self._rings[source]
         return ring.pending + self._waiting_bytes[source] // ring.stride
 
     def _run(self) -> None:
@@ -190,7 +190,7 @@ class Drain:
             while self._waiting_bytes[index] > self._capacity_bytes:
                 _tick, lost = self._waiting[index].popleft()
                 self._waiting_bytes[index] -= len(lost)
-                self.shed[index] += len(lost) // self.sources[index].ring.stride
+                self.shed[index] += len(lost) // self._rings[index].stride
             self.most_waiting_bytes = max(self.most_waiting_bytes, self._waiting_bytes[index])
 
 

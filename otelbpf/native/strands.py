@@ -152,7 +152,7 @@ _new_bytes = c.PYFUNCTYPE(c.py_object, c.c_char_p, c.c_ssize_t)(("PyBytes_FromSt
 def laid(pieces: Iterable[Piece]) -> bytes:
     """The *pieces* one behind the other.
 
-    Messages are written where they stay: with a copy, new memory was most of what a record cost.
+    Messages are written where they stay: a copy would need as much new memory again.
     """
     texts: list[bytes] = []
     held: list[Rows] = []  # what is not held any more may not be where it was
@@ -170,7 +170,7 @@ def laid(pieces: Iterable[Piece]) -> bytes:
     text = b"".join(texts)
     if not rows_length:
         return text
-    table = np.array([*runs, text_length, 0, 0, 0, 0, 0], np.int64)
+    table = np.array([*runs, text_length, *[0] * (_RUN_FIELDS - 1)], np.int64)
     message: bytes = _new_bytes(None, len(text) + rows_length)  # not seen by anybody before it is written
     library().otelbpf_lay(address_of(table), len(table) // _RUN_FIELDS, text, message)
     return message
